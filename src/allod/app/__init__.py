@@ -1,0 +1,1 @@
+"""The root: the only room that wires concrete classes together."""
