@@ -35,3 +35,21 @@ INTEGRATE_INTERVAL_S = 0.1  # longest time a durable receipt waits for its place
 KEY_LIFETIME_DEFAULT_DAYS = 90  # BSI and ANSSI both ask for rotation; a longer life is asked for by name
 KEYS_PER_PROJECT_MAX = 1_000
 NAME_CHARS_MAX = 64
+
+# --- api ----------------------------------------------------------------------------------------------
+ADMIN_BODY_BYTES_MAX = 64 * KIB  # an administrative request is a handful of names
+EXCHANGES_PER_PAGE_MAX = 500  # one page of statements stays near a megabyte
+SSE_LINE_BYTES_MAX = 4 * MIB  # one event of an engine; a whole tool call fits many times
+CHOICES_MAX = 16  # `n`: alternatives of one request, each a full generation
+
+# --- console ------------------------------------------------------------------------------------------
+CONSOLE_SESSION_S = 3_600  # absolute: a forgotten browser tab stops being a way in after an hour
+CONSOLE_LOGIN_FAILURES_MAX = 10  # per source and window; keys hold 256 bits, so this protects the node, not the key
+CONSOLE_LOGIN_WINDOW_S = 60
+CONSOLE_LOGIN_SOURCES_MAX = 4_096  # remembered sources of failed sign-ins; the oldest is forgotten first
+CONSOLE_UPLOAD_BYTES_MAX = 24 * MIB  # one document, held in memory while it is sent on
+CONSOLE_FORM_BYTES_MAX = 256 * KIB  # everything else in a form: a prompt of some sixty pages
+CONSOLE_EXCHANGES_SHOWN = 25  # what one screenful and one poll carry
+CONSOLE_ANSWER_CHARS_SHOWN = 200_000  # beyond, a browser's layout suffers; the answer is cut with a note
+CONSOLE_POLL_S = 5
+CONSOLE_TOKENS_MAX = 4_096  # longest answer the playground asks for

@@ -31,6 +31,15 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""  # why it is not ready, for people
 
 
+class FimForm(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model was trained to fill a gap: its marker tokens, and which side of the gap it reads first."""
+
+    prefix: str  # e.g. "<|fim_prefix|>", "[PREFIX]"
+    suffix: str
+    middle: str = ""  # empty where the answer simply follows the second part
+    suffix_first: bool = False
+
+
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     kind: str
@@ -39,6 +48,8 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     test_model: bool
     origin: str  # who made it, from which country, under which licence; "unknown" where unknown
     replicas: tuple[ReplicaView, ...]
+    fim: FimForm | None = None  # None: the model cannot fill gaps, so a suffix is refused rather than ignored
+    vision: bool = False  # whether image parts of a message are understood
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +169,10 @@ class NodePort(Protocol):
         ...
 
     async def checkpoint(self) -> bytes: ...
+    async def ledger_file(self, path: str) -> bytes:
+        """A tile by its C2SP tlog-tiles path, e.g. "tile/0/000" or "tile/entries/x001/234.p/5". NotFound."""
+        ...
+
     async def create_key(
         self, *, by: Caller, project: str, role: Role, label: str, lifetime_days: int
     ) -> NewKey: ...
@@ -170,6 +185,11 @@ class NodePort(Protocol):
     async def create_project(self, project: ProjectView, *, by: Caller) -> ProjectView: ...
     async def list_projects(self, *, organisation: str | None) -> list[ProjectView]: ...
     async def authenticate(self, presented: str) -> Caller: ...
+    async def caller(self, key_id: str) -> Caller:
+        """Who the key is at this moment; sessions ask it on each request. Unauthenticated where the key is
+        unknown, expired or revoked."""
+        ...
+
     async def call(self, inner: Inner) -> InnerAnswer: ...
     async def reload(self) -> int:
         """Reads policy and site files again. Returns the new snapshot version; on any error the old one stays."""
