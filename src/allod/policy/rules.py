@@ -1,0 +1,189 @@
+"""Reading policy text: every rule named, every mistake placed, or nothing at all.
+
+`read` gives back parsed Cedar only when the text parses, validates against the schema, and every rule carries
+`@id` and `@reason`; otherwise it raises Unprocessable `policy.invalid` that says in which file and line, what
+is probably meant, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import Any, NamedTuple
+
+import cedarpy
+import msgspec
+
+from allod.errors import Unprocessable
+from allod.policy.text import Statement, place, statements
+
+LANGUAGES = ("en", "fr", "de")
+
+
+class Rule(NamedTuple):
+    """A rule as people know it."""
+
+    id: str
+    effect: str  # "permit" | "forbid"
+    reason: str
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy that was accepted whole."""
+
+    policies: Any  # cedarpy.PolicySet
+    schema: Any  # cedarpy.Schema
+    rules: tuple[Rule, ...]  # in the order of the text
+    by_cedar_id: dict[str, Rule]  # "policy0" -> its rule
+    reasons: dict[str, dict[str, str]]  # rule id -> language -> sentence
+    reads: dict[str, tuple[str, ...]]  # rule id -> the site attributes it looks at
+    laws: dict[str, str]  # rule id -> @law, where given
+
+
+def read(text: str, schema: str) -> Reading:
+    """Raises Unprocessable `policy.invalid` with `place` and `line` in its details."""
+    try:
+        parsed_schema = cedarpy.Schema.from_str(schema)
+    except ValueError as e:
+        raise _invalid(
+            f"the schema cannot be read: {e}", "compare it with the bundled schema.cedarschema"
+        ) from e
+    parts = statements(text)
+    if not parts:
+        raise _invalid(
+            "there is not one rule in the policy, so nothing would ever be permitted",
+            "restore the bundled rules, or write at least one permit",
+        )
+    policies = _parse(text, parts)
+    _validate(text, parts, parsed_schema, schema)
+    return _name(text, parts, policies, parsed_schema)
+
+
+def _parse(text: str, parts: tuple[Statement, ...]) -> Any:
+    for part in parts:  # one at a time: Cedar's message has no line of its own
+        try:
+            cedarpy.PolicySet.from_str(part.text)
+        except ValueError as e:
+            message = str(e)
+            line = _line_of(part, re.findall(r"`([^`]+)`", message))
+            raise _invalid(
+                f"{message} in the rule that starts at {place(text, part.line)}",
+                "correct the rule; nothing of the old policy has changed",
+                text=text,
+                line=line,
+            ) from e
+    try:
+        return cedarpy.PolicySet.from_str(text)
+    except ValueError as e:
+        raise _invalid(str(e), "correct the policy; nothing of the old policy has changed") from e
+
+
+def _validate(text: str, parts: tuple[Statement, ...], parsed_schema: Any, schema: str) -> None:
+    result = cedarpy.validate_policies(text, parsed_schema)
+    if result.validation_passed:
+        return
+    known = sorted(set(re.findall(r"[A-Za-z_]\w*", re.sub(r"//[^\n]*", "", schema))))
+    problems = []
+    for error in result.errors:
+        index = int(error.policy_id.removeprefix("policy")) if error.policy_id else 0
+        part = parts[min(index, len(parts) - 1)]
+        message = re.sub(r"^for policy `[^`]*`, ", "", error.error)
+        names = [n.split('"')[1] if '"' in n else n for n in re.findall(r"`([^`]+)`", message)]
+        near = difflib.get_close_matches(names[0], [k for k in known if k != names[0]], n=1) if names else []
+        problems.append((_line_of(part, names), message, near))
+    line, message, near = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise _invalid(
+        message + more,
+        f"did you mean {near[0]!r}? The names are in schema.cedarschema"
+        if near
+        else "see schema.cedarschema",
+        text=text,
+        line=line,
+        problems=[f"{place(text, at)}: {what}" for at, what, _ in problems],
+    )
+
+
+def _name(text: str, parts: tuple[Statement, ...], policies: Any, parsed_schema: Any) -> Reading:
+    described = json.loads(cedarpy.policies_to_json_str(text))
+    if described["templates"]:
+        raise _invalid(
+            "a template (?principal or ?resource) decides nothing by itself",
+            "write the rule out, without placeholders",
+            text=text,
+            line=next(p.line for p in parts if "?principal" in p.text or "?resource" in p.text),
+        )
+    rules: dict[str, Rule] = {}
+    reasons: dict[str, dict[str, str]] = {}
+    reads: dict[str, tuple[str, ...]] = {}
+    laws: dict[str, str] = {}
+    for index, part in enumerate(parts):
+        cedar_id = f"policy{index}"
+        body = described["staticPolicies"][cedar_id]
+        notes = body.get("annotations", {})
+        rule = Rule(notes.get("id") or "", body["effect"], notes.get("reason") or "")
+        if not rule.id or not rule.reason:
+            missing = "@id" if not rule.id else "@reason"
+            raise _invalid(
+                f"a rule has no {missing}: a receipt could not name what decided",
+                f'write {missing}("...") above it',
+                text=text,
+                line=part.line,
+            )
+        if rule.id in reasons or rule.id == "default-deny":
+            raise _invalid(
+                f"the rule name {rule.id!r} is taken", "give each @id once", text=text, line=part.line
+            )
+        rules[cedar_id] = rule
+        reasons[rule.id] = {
+            lang: notes.get("reason" if lang == "en" else f"reason_{lang}") or rule.reason
+            for lang in LANGUAGES
+        }
+        reads[rule.id] = tuple(sorted(_attributes_read(body["conditions"])))
+        if notes.get("law"):
+            laws[rule.id] = notes["law"]
+    return Reading(
+        policies=policies,
+        schema=parsed_schema,
+        rules=tuple(rules.values()),
+        by_cedar_id=rules,
+        reasons=reasons,
+        reads=reads,
+        laws=laws,
+    )
+
+
+def _attributes_read(node: Any) -> set[str]:
+    """Every `resource.<name>` below a node of Cedar's JSON form."""
+    if isinstance(node, list):
+        return {name for child in node for name in _attributes_read(child)}
+    if not isinstance(node, dict):
+        return set()
+    access = node.get(".")
+    if isinstance(access, dict) and access.get("left") == {"Var": "resource"}:
+        return {str(access["attr"])}
+    return {name for child in node.values() for name in _attributes_read(child)}
+
+
+def _line_of(part: Statement, names: list[str]) -> int:
+    """The line of the first of these words inside the rule, or the rule's first line."""
+    for name in names:
+        found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", part.text)
+        if found:
+            return part.line + part.text.count("\n", 0, found.start())
+    return part.line
+
+
+def _invalid(why: str, hint: str, *, text: str = "", line: int = 0, **details: Any) -> Unprocessable:
+    if not line:
+        return Unprocessable("policy.invalid", f"the policy was not accepted: {why}", hint=hint, **details)
+    where = place(text, line)
+    return Unprocessable(
+        "policy.invalid",
+        f"the policy was not accepted: {where}: {why}",
+        hint=hint,
+        place=where,
+        line=line,
+        **details,
+    )
