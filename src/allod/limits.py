@@ -18,17 +18,36 @@ ENGINE_FIRST_BYTE_TIMEOUT_S = 600.0  # prompt processing of a long document on a
 ENGINE_IDLE_TIMEOUT_S = 120.0  # between two frames of a stream
 WRITE_BUFFER_HIGH_BYTES = 256 * KIB  # above this the engine is paused until the client has read
 ENGINE_POOL_IDLE_MAX = 128  # idle connections kept per replica and worker
+SSE_FRAME_BYTES_MAX = 1 * MIB  # one frame of a stream; a tool call's arguments are far below
+RELAY_HOLD_BYTES = 256 * KIB  # an answer up to here is held whole; above, all but its last piece is relayed
+PIPELINED_BYTES_MAX = 64 * KIB  # requests sent ahead on one connection; above, it is not read until its turn
+BODIES_BYTES_MAX = 512 * MIB  # request bodies in memory at once, per worker; above: 503 with Retry-After
+CLIENT_STALL_TIMEOUT_S = 60.0  # a client that does not read its answer does not hold an engine for ever
+SWEEP_INTERVAL_S = 0.5  # how coarse the front's timeouts are: one sweep instead of a timer per request
+DRAIN_S = 15.0  # after SIGTERM: exchanges in flight may finish, shorter than the launcher's own grace
+FRONT_CACHE_ENTRIES_MAX = 4_096  # keys and decisions remembered per snapshot and worker
 CONNECTIONS_PER_WORKER_MAX = 8_192  # beyond: 503 at once, instead of the kernel's silence
 
 # --- documents (OCR engine) ---------------------------------------------------------------------------
 PAGES_PER_REQUEST_MAX = 1_000  # what one synchronous answer can carry; more goes through the batch interface
 PAGE_PIXELS_MAX = 60_000_000  # A3 at 450 dpi; above is a bomb or wants the batch interface
 PAGE_CPU_SECONDS_MAX = 60  # one page; the slowest measured honest page took 7
+PAGE_WALL_SECONDS_MAX = 180.0  # one page with its retries, on a machine that is busy elsewhere
+PAGE_MEMORY_BYTES_MAX = 3 * 1024 * MIB  # address space of one page worker; the neural reader needs 1 GiB
+RENDER_PIXELS_MAX = 16_000_000  # A4 at 400 dpi; a larger sheet is drawn at a lower resolution
+INSPECT_CPU_SECONDS_MAX = 10  # opening a document and counting its pages; 10,000 pages take under one
+DOCUMENT_BYTES_MAX = 48 * MIB  # what BODY_BYTES_MAX carries as base64
+OCR_REQUESTS_IN_FLIGHT_MAX = 16  # each may hold a whole body in memory; beyond: 503 with Retry-After
 
 # --- ledger -------------------------------------------------------------------------------------------
 LEAF_BYTES_MAX = 65_535  # C2SP tlog-tiles: entries are prefixed with a uint16 length
 SPOOL_SEGMENT_BYTES = 16 * MIB  # preallocated, so that a full disk is met before the request is taken
 SPOOL_BYTES_MAX = 1024 * MIB  # per worker, while the control process is away
+SPOOL_SEGMENT_BYTES_MIN = 512 * KIB  # several of the largest records fit into one
+SPOOL_INTENT_BYTES_MAX = 16 * KIB  # space set aside per admitted request for its first record
+SPOOL_END_BYTES_MAX = 16 * KIB  # and for its last; a larger leaf (rare) is taken while there is room for it
+SPOOL_OPENING_BYTES_MAX = 4 * KIB  # private note beside a record key
+DRAIN_ENTRIES_MAX = 8_192  # leaves integrated in one step: bounds its memory to about 20 MiB
 INTEGRATE_INTERVAL_S = 0.1  # longest time a durable receipt waits for its place in the tree
 
 # --- identity -----------------------------------------------------------------------------------------
@@ -53,3 +72,17 @@ CONSOLE_EXCHANGES_SHOWN = 25  # what one screenful and one poll carry
 CONSOLE_ANSWER_CHARS_SHOWN = 200_000  # beyond, a browser's layout suffers; the answer is cut with a note
 CONSOLE_POLL_S = 5
 CONSOLE_TOKENS_MAX = 4_096  # longest answer the playground asks for
+
+# --- runtime (replicas) -------------------------------------------------------------------------------
+RESTART_BACKOFF_FIRST_S = 0.5  # a single crash should cost nobody a visible pause
+RESTART_BACKOFF_MAX_S = 60.0  # a hopeless replica costs one start a minute, never a hot loop
+RESTART_STEADY_S = 60.0  # ready for this long: the next crash starts at the first back-off again
+CRASH_LOOP_STARTS = 3  # failed starts in a row after which waiting for readiness is given up
+HEALTH_TIMEOUT_S = 5.0  # an engine in the middle of a long prompt may answer late
+HEALTH_STARTING_INTERVAL_S = 0.05  # a starting replica is asked often: its wake time is somebody's wait
+HEALTH_READY_INTERVAL_S = 2.0
+HEALTH_FAILURES_MAX = 3  # in a row before a ready replica counts as unhealthy
+UNHEALTHY_RESTART_S = 120.0  # silent for this long: restarted; shorter would kill long honest work
+STOP_GRACE_S = 5.0  # between SIGTERM and SIGKILL
+REPLICA_LOG_BYTES_MAX = 8 * MIB  # per replica; as much again is kept as `.log.1`
+REPLICA_TMP_BYTES_MAX = 1024 * MIB  # the private /tmp lives in memory
