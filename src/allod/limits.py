@@ -86,3 +86,6 @@ UNHEALTHY_RESTART_S = 120.0  # silent for this long: restarted; shorter would ki
 STOP_GRACE_S = 5.0  # between SIGTERM and SIGKILL
 REPLICA_LOG_BYTES_MAX = 8 * MIB  # per replica; as much again is kept as `.log.1`
 REPLICA_TMP_BYTES_MAX = 1024 * MIB  # the private /tmp lives in memory
+
+# --- sites (providers) --------------------------------------------------------------------------------
+PROVIDER_KEY_BYTES_MAX = 8 * KIB  # the longest bearer tokens are signed and stay under 4 KiB

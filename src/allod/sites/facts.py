@@ -1,4 +1,4 @@
-"""Sites and what is known of them. Each fact has a source and a date; what is not known counts as the worst."""
+"""Sites and what is known of them. Each fact has a source and a date; what is unknown counts as the worst."""
 
 from __future__ import annotations
 
