@@ -34,6 +34,7 @@ PAGE_PIXELS_MAX = 60_000_000  # A3 at 450 dpi; above is a bomb or wants the batc
 PAGE_CPU_SECONDS_MAX = 60  # one page; the slowest measured honest page took 7
 PAGE_WALL_SECONDS_MAX = 180.0  # one page with its retries, on a machine that is busy elsewhere
 PAGE_MEMORY_BYTES_MAX = 3 * 1024 * MIB  # address space of one page worker; the neural reader needs 1 GiB
+EMBEDDED_IMAGE_PIXELS_MAX = 150_000_000  # a picture in a PDF is drawn smaller, so it may be larger: A0 at 270 dpi
 RENDER_PIXELS_MAX = 16_000_000  # A4 at 400 dpi; a larger sheet is drawn at a lower resolution
 INSPECT_CPU_SECONDS_MAX = 10  # opening a document and counting its pages; 10,000 pages take under one
 DOCUMENT_BYTES_MAX = 48 * MIB  # what BODY_BYTES_MAX carries as base64
@@ -48,6 +49,10 @@ SPOOL_INTENT_BYTES_MAX = 16 * KIB  # space set aside per admitted request for it
 SPOOL_END_BYTES_MAX = 16 * KIB  # and for its last; a larger leaf (rare) is taken while there is room for it
 SPOOL_OPENING_BYTES_MAX = 4 * KIB  # private note beside a record key
 DRAIN_ENTRIES_MAX = 8_192  # leaves integrated in one step: bounds its memory to about 20 MiB
+NOTE_BYTES_MAX = 256 * KIB  # sixteen post-quantum signatures fit several times
+NOTE_SIGNATURES_MAX = 64  # C2SP signed-note: at least 16 have to be accepted
+PROOF_HASHES_MAX = 63  # the depth of a tree of 2^63 leaves
+INDEX_CHUNK_LEAVES = 16_384  # leaves per key, opening and id file: what is kept in memory while a chunk fills
 INTEGRATE_INTERVAL_S = 0.1  # longest time a durable receipt waits for its place in the tree
 
 # --- identity -----------------------------------------------------------------------------------------
@@ -89,3 +94,8 @@ REPLICA_TMP_BYTES_MAX = 1024 * MIB  # the private /tmp lives in memory
 
 # --- sites (providers) --------------------------------------------------------------------------------
 PROVIDER_KEY_BYTES_MAX = 8 * KIB  # the longest bearer tokens are signed and stay under 4 KiB
+
+# --- models -------------------------------------------------------------------------------------------
+GGUF_HEADER_BYTES_MAX = 256 * MIB  # a 256k-token vocabulary with merges is near 20 MiB
+GGUF_KEYS_MAX = 10_000  # real files have around 40
+GGUF_TENSORS_MAX = 100_000  # the largest open-weight models have a few thousand

@@ -1,7 +1,7 @@
 """What the faces may ask of a node, and the values it answers with.
 
-`app.App` implements `NodePort`; `api` (admin, dialects) and `console` are written against it, so a test can hand
-them a smaller node. Every method raises the errors of `allod.errors`; none leaks another library's.
+`app.App` implements `NodePort`; `api` (admin, dialects) and `console` are written against it, so a test can
+hand them a smaller node. Every method raises the errors of `allod.errors`; none leaks another library's.
 """
 
 from __future__ import annotations
@@ -192,5 +192,5 @@ class NodePort(Protocol):
 
     async def call(self, inner: Inner) -> InnerAnswer: ...
     async def reload(self) -> int:
-        """Reads policy and site files again. Returns the new snapshot version; on any error the old one stays."""
+        """Reads policy and site files again. Returns the snapshot's new version; on any error the old one stays."""
         ...
