@@ -21,6 +21,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     socket: Path
     env: dict[str, str] = {}  # the whole environment: nothing is inherited
     read_only: tuple[Path, ...] = ()
+    devices: tuple[Path, ...] = ()  # device nodes it may open where they exist, e.g. /dev/nvidia0
     network: bool = False  # True only for an egress process of a remote provider
     health_path: str = "/health"  # 200 = ready
     ready_timeout_s: float = 60.0
