@@ -59,6 +59,9 @@ INTEGRATE_INTERVAL_S = 0.1  # longest time a durable receipt waits for its place
 KEY_LIFETIME_DEFAULT_DAYS = 90  # BSI and ANSSI both ask for rotation; a longer life is asked for by name
 KEYS_PER_PROJECT_MAX = 1_000
 NAME_CHARS_MAX = 64
+KEY_LIFETIME_MAX_DAYS = 3_650  # ten years: what an appliance on a plant floor may need, never for ever
+DATABASE_CONNECT_TIMEOUT_S = 3  # an administrator waits; a longer silence is an answer
+DATABASE_BUSY_TIMEOUT_S = 5.0  # another process holds SQLite's write lock
 
 # --- api ----------------------------------------------------------------------------------------------
 ADMIN_BODY_BYTES_MAX = 64 * KIB  # an administrative request is a handful of names
@@ -99,3 +102,6 @@ PROVIDER_KEY_BYTES_MAX = 8 * KIB  # the longest bearer tokens are signed and sta
 GGUF_HEADER_BYTES_MAX = 256 * MIB  # a 256k-token vocabulary with merges is near 20 MiB
 GGUF_KEYS_MAX = 10_000  # real files have around 40
 GGUF_TENSORS_MAX = 100_000  # the largest open-weight models have a few thousand
+
+# --- engines ------------------------------------------------------------------------------------------
+SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux's sockaddr_un, less its terminating zero

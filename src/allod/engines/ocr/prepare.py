@@ -1,0 +1,90 @@
+"""Makes a hard page easier: even light, straight lines, letters large enough. Pure: image in, image out.
+
+Each step was measured to help Tesseract on photographed and skewed pages, and each is a no-op on a page that
+does not need it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from allod.limits import RENDER_PIXELS_MAX
+
+Grey = NDArray[np.uint8]
+
+SKEW_DEGREES_MAX = 8.0  # beyond, lines of text are no longer told from columns
+SKEW_IGNORED_DEGREES = 0.15  # Tesseract copes; resampling would cost more than it gives
+_SKEW_WIDTH = 900  # pixels; enough to see lines, small enough to try sixty angles
+LETTER_HEIGHT_WANTED = 30.0  # pixels of a line of text; Tesseract's models were trained near that
+ENLARGE_MAX = 2.5
+
+
+def prepare(image: Image.Image, *, letter_height: float | None) -> Image.Image:
+    """Flattened, deskewed, and enlarged where letters (pixels, None unknown) are small. Grey, 8 bit."""
+    grey: Grey = np.asarray(image.convert("L"), dtype=np.uint8)
+    return Image.fromarray(enlarge(deskew(flatten(grey)), letter_height))
+
+
+def flatten(grey: Grey) -> Grey:
+    """Divides by the paper's own brightness, so that a shadow across a photograph is gone."""
+    height, width = grey.shape
+    scale = max(1, min(height, width) // 400)
+    small = cv2.resize(grey, (max(1, width // scale), max(1, height // scale)), interpolation=cv2.INTER_AREA)
+    paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8))  # letters filled in
+    paper = cv2.GaussianBlur(paper, (0, 0), 9)
+    background = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.divide(grey, np.maximum(background, 1), scale=245), dtype=np.uint8)
+
+
+def deskew(grey: Grey) -> Grey:
+    """Turned so that lines of text are level; white where paper was missing."""
+    angle = skew(grey)
+    return grey if abs(angle) < SKEW_IGNORED_DEGREES else _turn(grey, angle)
+
+
+def skew(grey: Grey) -> float:
+    """Degrees (counter-clockwise) that make the lines level, within SKEW_DEGREES_MAX; 0 where none is better.
+
+    The right angle is where dark pixels gather in rows: the row sums then change most from row to row.
+    """
+    width = min(_SKEW_WIDTH, grey.shape[1])
+    height = max(1, round(grey.shape[0] * width / grey.shape[1]))
+    small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
+    _, ink = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+
+    def sharpness(angle: float) -> float:
+        rows = _turn(np.asarray(ink, dtype=np.uint8), angle, fill=0).sum(axis=1, dtype=np.float64)
+        return float(np.square(np.diff(rows)).sum())
+
+    coarse = max(np.arange(-SKEW_DEGREES_MAX, SKEW_DEGREES_MAX + 0.1, 0.5), key=lambda a: sharpness(float(a)))
+    fine = max(np.arange(coarse - 0.4, coarse + 0.41, 0.1), key=lambda a: sharpness(float(a)))
+    return float(fine) if sharpness(float(fine)) > 1.05 * sharpness(0.0) else 0.0
+
+
+def enlarge(grey: Grey, letter_height: float | None) -> Grey:
+    """Scaled up towards LETTER_HEIGHT_WANTED, never down, never past RENDER_PIXELS_MAX."""
+    wanted = LETTER_HEIGHT_WANTED / letter_height if letter_height else 1.5
+    room = float(np.sqrt(RENDER_PIXELS_MAX / grey.size))
+    factor = min(wanted, ENLARGE_MAX, room)
+    if factor < 1.1:
+        return grey
+    return np.asarray(
+        cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), dtype=np.uint8
+    )
+
+
+def _turn(grey: Grey, angle: float, fill: int = 255) -> Grey:
+    height, width = grey.shape
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+    turned = cv2.warpAffine(
+        grey,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=fill,
+    )
+    return np.asarray(turned, dtype=np.uint8)
