@@ -100,6 +100,7 @@ PROVIDER_KEY_BYTES_MAX = 8 * KIB  # the longest bearer tokens are signed and sta
 
 # --- models -------------------------------------------------------------------------------------------
 GGUF_HEADER_BYTES_MAX = 256 * MIB  # a 256k-token vocabulary with merges is near 20 MiB
+SAFETENSORS_HEADER_BYTES_MAX = 100 * MIB  # the format's own bound
 GGUF_KEYS_MAX = 10_000  # real files have around 40
 GGUF_TENSORS_MAX = 100_000  # the largest open-weight models have a few thousand
 
