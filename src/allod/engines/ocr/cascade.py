@@ -1,6 +1,6 @@
 """Which engine reads a page next, and whose reading is kept. Pure: numbers in, a decision out.
 
-Tesseract reads every page. Where it is unsure of one, the page is prepared (flattened, deskewed, enlarged) and
+Tesseract reads every page. Where it is unsure, the page is prepared (flattened, deskewed, enlarged) and
 read again; where it is still unsure and RapidOCR's weights know the script, RapidOCR reads it.
 The thresholds come from rendered pages and receipts; `bench/ocr.py` re-measures what they cost and give.
 """

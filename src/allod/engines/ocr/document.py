@@ -39,7 +39,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def extract(chunk: DocumentUrlChunk | ImageUrlChunk | FileChunk) -> Document:
-    """The bytes and their type. Raises Usage, TooLarge or UnsupportedTypeError, each case with its own code."""
+    """The bytes and their type. Raises Usage, TooLarge or UnsupportedTypeError, each case by its code."""
     if isinstance(chunk, FileChunk):
         raise Usage(
             "document.file-unsupported",

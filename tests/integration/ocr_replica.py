@@ -1,0 +1,133 @@
+"""A real OCR replica on a Unix socket, and documents made for it. Imported by the OCR tests."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SCANS = ROOT.parent / "shared" / "data" / "scans"
+needs_scans = pytest.mark.skipif(not SCANS.is_dir(), reason=f"no scans at {SCANS.relative_to(ROOT.parent)}")
+
+
+class Replica:
+    def __init__(self, socket: Path, process: subprocess.Popen[bytes]) -> None:
+        self.socket = socket
+        self.process = process
+        self.http = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://replica", timeout=240
+        )
+
+    def ocr(self, content: bytes, **asked: Any) -> httpx.Response:
+        url = "data:application/octet-stream;base64," + base64.b64encode(content).decode()
+        return self.ask({"type": "document_url", "document_url": url}, **asked)
+
+    def ask(self, document: Any, **asked: Any) -> httpx.Response:
+        return self.http.post("/v1/ocr", json={"model": "allod-ocr", "document": document, **asked})
+
+    def markdown(self, content: bytes, **asked: Any) -> str:
+        answer = self.ocr(content, **asked)
+        assert answer.status_code == 200, answer.text
+        return "\n\n".join(page["markdown"] for page in answer.json()["pages"])
+
+    def in_flight(self) -> int:
+        return int(self.http.get("/health").json()["in_flight"])
+
+
+@contextmanager
+def running(socket: Path, *options: str) -> Iterator[Replica]:
+    arguments = [sys.executable, "-m", "allod.engines.ocr", f"--socket={socket}", *options]
+    process = subprocess.Popen(arguments, env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"})
+    replica = Replica(socket, process)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert replica.http.get("/health").status_code == 200
+                break
+            except httpx.TransportError:
+                assert process.poll() is None, "the replica ended"
+                assert time.monotonic() < deadline, "the replica did not become ready"
+                time.sleep(0.05)
+        yield replica
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def pdf(*objects: bytes, root: int = 1, trailer: bytes = b"") -> bytes:
+    """A PDF from object bodies numbered from 1, with a correct cross-reference table."""
+    out = bytearray(b"%PDF-1.7\n")
+    offsets = []
+    for number, body in enumerate(objects, 1):
+        offsets.append(len(out))
+        out += b"%d 0 obj\n%b\nendobj\n" % (number, body)
+    start = len(out)
+    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    out += b"trailer\n<< /Size %d /Root %d 0 R %b >>\nstartxref\n%d\n%%%%EOF\n" % (
+        len(objects) + 1,
+        root,
+        trailer,
+        start,
+    )
+    return bytes(out)
+
+
+def stream(content: bytes, entries: bytes = b"") -> bytes:
+    return b"<< /Length %d %b >>\nstream\n%b\nendstream" % (len(content), entries, content)
+
+
+def text_pdf(*pages: str) -> bytes:
+    """A born-digital PDF: one object for the font, two for each page."""
+    kids = b" ".join(b"%d 0 R" % (4 + 2 * n) for n in range(len(pages)))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [%b] /Count %d >>" % (kids, len(pages)),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+    ]
+    for n, text in enumerate(pages):
+        shown = b" T* ".join(b"(%b) Tj" % line.encode("cp1252") for line in text.split("\n"))
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents %d 0 R "
+            b"/Resources << /Font << /F1 3 0 R >> >> >>" % (5 + 2 * n)
+        )
+        objects.append(stream(b"BT /F1 12 Tf 14 TL 72 760 Td " + shown + b" ET"))
+    return pdf(*objects)
+
+
+def folded(text: str) -> str:
+    """White space and quotation marks folded, Markdown's marks gone: what the ground truth is compared in."""
+    text = re.sub(r"(?m)^#+ |\\(?=#)", "", text)
+    text = re.sub("[“”„«»]|''|,,", '"', text)
+    text = re.sub("[‘’`´]", "'", text)
+    return " ".join(text.split())
+
+
+def character_error_rate(read: str, truth: str) -> float:
+    """Edits (insert, delete, replace) to get from what was read to the truth, by the truth's length."""
+    a, b = folded(read), folded(truth)
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return row[-1] / max(len(b), 1)
