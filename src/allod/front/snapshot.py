@@ -41,7 +41,9 @@ class ReplicaEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     site: str
     socket: str  # absolute path
-    upstream_model: str  # what to write into the body's "model"; equal to the service name where nothing changes
+    upstream_model: (
+        str  # what to write into the body's "model"; equal to the service name where nothing changes
+    )
     engine: str  # e.g. "llama.cpp/xllamacpp 2026.10.11549"
     engine_digest: str
     model_digest: str

@@ -1,0 +1,433 @@
+"""The public side: one connection of a client, its requests in order, one at a time.
+
+Pipelined requests wait for their turn. A client that sends nothing, sends slowly or does not read is bounded by a
+deadline that the worker's sweep looks at: no timer per request. A client that closes its sending side has left:
+what runs for it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final, cast
+
+from allod import limits
+from allod.front import auth
+from allod.front.exchange import Exchange, HotRoute
+from allod.front.handoff import Handoff
+from allod.front.http1 import Chunks, FramingError, RequestHead, incomplete_head, request_head
+from allod.front.problems import Dialect, Problem, dialect_of, reason
+
+if TYPE_CHECKING:
+    from allod.front.worker import Worker
+
+_HEAD, _BODY, _BUSY, _LEAVING = range(4)
+_NEVER: Final = float("inf")
+_LINGER_S = 2.0  # after an early answer the client may still be sending; closing at once could eat the answer
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+HOT: Final = {
+    b"/v1/chat/completions": HotRoute("/v1/chat/completions", "chat", "chat"),
+    b"/v1/completions": HotRoute("/v1/completions", "complete", "chat"),
+    b"/v1/embeddings": HotRoute("/v1/embeddings", "embed", "embed"),
+    b"/v1/ocr": HotRoute("/v1/ocr", "ocr", "ocr"),
+}
+HOT[b"/mistral/v1/ocr"] = HOT[b"/v1/ocr"]  # the OCR engine speaks Mistral's shape by itself
+
+
+class ClientConnection(asyncio.Protocol):
+    """`inner` connections come from the control process over a Unix socket: its internal headers are believed."""
+
+    __slots__ = (
+        "_body", "_buffer", "_charged", "_chunks", "_exchange", "_full", "_handoff", "_head", "_inner", "_left",
+        "_paused", "_stage", "_transport", "_unread", "_worker", "deadline", "dialect", "keeps", "minor",
+    )  # fmt: skip
+
+    def __init__(self, worker: Worker, *, inner: bool) -> None:
+        self._worker = worker
+        self._inner = inner
+        self._transport: asyncio.Transport | None = None
+        self._stage = _HEAD
+        self._buffer = b""
+        self._head: RequestHead | None = None
+        self._body: list[bytes] = []
+        self._chunks: Chunks | None = None
+        self._left = 0
+        self._charged = 0  # body bytes of this connection in the worker's account
+        self._unread = False  # a part of the request's body has not been taken off the connection
+        self._exchange: Exchange | None = None
+        self._handoff: Handoff | None = None
+        self._paused = False  # reading
+        self._full = False  # the client does not read as fast as it is written to
+        self.deadline = _NEVER
+        self.dialect: Dialect = "openai"
+        self.keeps = True
+        self.minor = 1
+
+    # --- the transport ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = wire = cast(asyncio.Transport, transport)
+        wire.set_write_buffer_limits(high=limits.WRITE_BUFFER_HIGH_BYTES)
+        sock = wire.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        worker = self._worker
+        self.deadline = worker.now() + worker.timeouts.keepalive_idle_s
+        worker.connections.add(self)
+        if len(worker.connections) > worker.timeouts.connections_max:
+            self.keeps = False
+            self.problem(
+                Problem(
+                    503,
+                    "front.connections",
+                    "this worker has no room for another connection",
+                    retry_after_s=1,
+                )
+            )
+
+    def data_received(self, data: bytes) -> None:
+        if self._stage == _HEAD:
+            self._read_head(self._buffer + data if self._buffer else data)
+        elif self._stage == _BODY:
+            self._read_body(data)
+        elif self._stage == _BUSY:
+            self._buffer += data
+            if len(self._buffer) > limits.PIPELINED_BYTES_MAX:
+                self.pause_reading()
+
+    def eof_received(self) -> bool:
+        if self._stage == _BUSY:
+            if self._exchange is not None and self._exchange.ended:
+                self.keeps = False
+                return True  # the answer is complete and only waits for its receipt
+            self._cancel()
+            self.problem(
+                Problem(
+                    400, "client.half-closed", "the sending side was closed before the answer", close=True
+                )
+            )
+        elif self._stage == _BODY or (self._stage == _HEAD and self._buffer):
+            self._cancel()
+            self.problem(
+                Problem(400, "http.cut-short", "the connection ended inside the request", close=True)
+            )
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._worker.connections.discard(self)
+        self._cancel()
+        self._discharge()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self.deadline = self._worker.now() + self._worker.timeouts.client_stall_s
+        if self._exchange is not None:
+            self._exchange.client_full(True)
+        if self._handoff is not None:
+            self._handoff.client_full(True)
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self.deadline = self._worker.now() + limits.ENGINE_IDLE_TIMEOUT_S
+        if self._exchange is not None:
+            self._exchange.client_full(False)
+        if self._handoff is not None:
+            self._handoff.client_full(False)
+
+    # --- reading ---
+
+    def _read_head(self, data: bytes) -> None:
+        if data[:2] == b"\r\n":
+            data = data[2:]  # RFC 9112 §2.2: an empty line before a request line
+        end = data.find(b"\r\n\r\n")
+        try:
+            if end < 0:
+                if not self._buffer and data:
+                    self.deadline = self._worker.now() + self._worker.timeouts.header_s
+                self._buffer = data
+                incomplete_head(data)
+                return
+            head = request_head(data, end + 2)
+        except FramingError as e:
+            self._buffer = b""
+            self.problem(Problem(e.status, e.code, e.message, close=True))
+            return
+        self._head = head
+        self.minor = head.minor
+        self.keeps = head.keep_alive and not self._worker.draining
+        rest = data[end + 4 :]
+        if head.chunked or head.length > len(rest):
+            self._unread = True
+            self._left = head.length
+            self._chunks = Chunks() if head.chunked else None
+            self._buffer = rest
+            body = None
+        else:
+            self._unread = False
+            body = rest[: head.length]
+            self._buffer = rest[head.length :]
+        try:
+            self._dispatch(head, body)
+        except Problem as problem:
+            self._exchange = None
+            self.problem(problem)
+
+    def _dispatch(self, head: RequestHead, body: bytes | None) -> None:
+        """`body` is None while it has not arrived completely."""
+        fields, worker = head.fields, self._worker
+        agent = fields.get(b"user-agent", b"")
+        self.dialect = dialect_of(head.path, agent)
+        route = HOT.get(head.path)
+        if route is None or (self.dialect == "mistral" and route.kind != "ocr"):
+            if head.path in (b"/healthz", b"/readyz") and not self._inner:
+                self._health(head)
+            else:
+                self._hand_over(head, body)
+            return
+        if head.method != b"POST":
+            raise Problem(405, "http.method", f"{route.endpoint} is asked with POST")
+        world = worker.world
+        if world is None:
+            raise worker.no_snapshot()
+        if self._inner:
+            identity = world.keyring.inner(fields.get(b"allod-internal-caller", b""))
+            parent = fields.get(b"allod-internal-parent", b"").decode("latin-1")
+        else:
+            found = world.keyring.identify(fields, worker.clock.now_us())
+            if found is None:
+                raise auth.missing()
+            identity, parent = found, ""
+        if b"content-encoding" in fields:
+            raise Problem(
+                415, "body.content-encoding", "a compressed body is not read here", hint="Send it plain"
+            )
+        carried = auth.carried(identity.project, fields)
+        self._exchange = Exchange(worker, self, route, identity, carried, parent)
+        if body is not None:
+            self._start(body)
+        else:
+            self._await_body(head)
+
+    def _await_body(self, head: RequestHead) -> None:
+        worker = self._worker
+        if worker.body_bytes + head.length > limits.BODIES_BYTES_MAX:
+            raise Problem(503, "front.memory", "too many large requests are being received", retry_after_s=2)
+        self._charge(head.length)
+        self._stage = _BODY
+        rest, self._buffer = self._buffer, b""
+        if head.expects and not rest:
+            self.write(_CONTINUE)
+        self._read_body(rest)
+
+    def _read_body(self, data: bytes) -> None:
+        self.deadline = self._worker.now() + self._worker.timeouts.body_idle_s
+        try:
+            piece, rest, done = self._body_piece(data)
+        except FramingError as e:
+            self._cancel()
+            self.problem(Problem(e.status, e.code, e.message, close=True))
+            return
+        if done:
+            self._unread = False
+            self._buffer = rest
+        if self._handoff is not None:
+            if done:
+                self._stage = _BUSY
+            self._handoff.body(piece, done=done)
+            return
+        if piece:
+            self._body.append(piece)
+        if not done:
+            return
+        pieces, self._body = self._body, []
+        try:
+            self._start(b"".join(pieces))
+        except Problem as problem:
+            self._exchange = None
+            self.problem(problem)
+
+    def _body_piece(self, data: bytes) -> tuple[bytes, bytes, bool]:
+        """(body bytes in `data`, what follows the body, whether the body is complete)."""
+        chunks = self._chunks
+        if chunks is None:
+            piece = data[: self._left]
+            self._left -= len(piece)
+            return piece, data[len(piece) :], not self._left
+        piece = chunks.feed(data)
+        if chunks.total > limits.BODY_BYTES_MAX:
+            raise FramingError(413, "body.too-large", f"the body exceeds {limits.BODY_BYTES_MAX} bytes")
+        if self._handoff is None:
+            if self._worker.body_bytes + len(piece) > limits.BODIES_BYTES_MAX:
+                raise FramingError(503, "front.memory", "too many large requests are being received")
+            self._charge(len(piece))
+        return piece, chunks.rest, chunks.done
+
+    def _start(self, body: bytes) -> None:
+        exchange, head = self._exchange, self._head
+        assert exchange is not None
+        assert head is not None
+        self._stage = _BUSY
+        self.deadline = _NEVER
+        exchange.start(body, head.fields.get(b"content-type", b""))
+
+    # --- what is not a hot route ---
+
+    def _hand_over(self, head: RequestHead, body: bytes | None) -> None:
+        worker = self._worker
+        if self._inner:
+            raise Problem(404, "inner.route", "the internal socket carries hot routes only")
+        identity = None
+        if worker.world is not None:
+            identity = worker.world.keyring.identify(head.fields, worker.clock.now_us())
+        elif b"authorization" in head.fields or b"x-api-key" in head.fields:
+            raise worker.no_snapshot()
+        secure = self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
+        self._handoff = Handoff(worker, self, head, identity, secure=secure)
+        self.deadline = _NEVER
+        if body is not None:
+            self._stage = _BUSY
+            self._handoff.start(body, whole=True)
+            return
+        self._stage = _BODY
+        rest, self._buffer = self._buffer, b""
+        self.pause_reading()
+        self._handoff.start(b"", whole=False)
+        if rest:
+            self._read_body(rest)
+
+    def _health(self, head: RequestHead) -> None:
+        if head.path == b"/healthz":
+            status, body = 200, b'{"live":true}'
+        else:
+            status, body = self._worker.readiness()
+        if head.method not in (b"GET", b"HEAD"):
+            raise Problem(405, "http.method", "this is asked with GET")
+        self._answer(status, body, b"", with_body=head.method == b"GET")
+
+    # --- writing ---
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def problem(self, problem: Problem, *, receipt: str = "", data_class: str = "") -> None:
+        """Answers with a problem, and goes on to the next request or closes."""
+        if self._transport is None:
+            return
+        extra = b""
+        if problem.retry_after_s is not None:
+            extra += b"retry-after: %d\r\n" % problem.retry_after_s
+        if receipt:
+            extra += b"allod-receipt: %b\r\nallod-data-class: %b\r\n" % (
+                receipt.encode(),
+                data_class.encode(),
+            )
+        if problem.status == 401:
+            extra += b"www-authenticate: Bearer\r\n"
+        if problem.close or self._unread:
+            self.keeps = False
+        head = self._head
+        with_body = head is None or head.method != b"HEAD"
+        self._answer(problem.status, problem.body(self.dialect), extra, with_body=with_body)
+
+    def _answer(self, status: int, body: bytes, extra: bytes, *, with_body: bool) -> None:
+        if not self.keeps:
+            extra += b"connection: close\r\n"
+        self.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b"
+            % (status, reason(status), extra, len(body), body if with_body else b"")
+        )
+        self.finished()
+
+    def finished(self) -> None:
+        """The answer is written: the next request, or the end of the connection."""
+        self._exchange = None
+        self._handoff = None
+        self._head = None
+        self._discharge()
+        if not self.keeps or self._worker.draining:
+            self.leave()
+            return
+        self._stage = _HEAD
+        self.deadline = self._worker.now() + self._worker.timeouts.keepalive_idle_s
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._buffer:
+            self._worker.loop.call_soon(self._next_pipelined)
+
+    def _next_pipelined(self) -> None:
+        if self._stage == _HEAD and self._buffer and self._transport is not None:
+            data, self._buffer = self._buffer, b""
+            self._read_head(data)
+
+    def leave(self) -> None:
+        """Closes after what is written has gone out; a client that is still sending is heard out for a moment."""
+        transport = self._transport
+        if transport is None or self._stage == _LEAVING:
+            return
+        self._stage = _LEAVING
+        self._buffer = b""
+        if self._unread and transport.can_write_eof() and not transport.is_closing():
+            self.deadline = self._worker.now() + _LINGER_S
+            self.resume_reading()
+            transport.write_eof()
+        else:
+            self.deadline = self._worker.now() + self._worker.timeouts.client_stall_s
+            transport.close()
+
+    def abort(self) -> None:
+        """Ends the connection so that the client sees an incomplete answer."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_reading(self) -> None:
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    # --- time, and the end ---
+
+    def overdue(self) -> None:
+        """The sweep found the deadline passed."""
+        if self._full or self._stage == _LEAVING:
+            self.abort()
+        elif self._stage == _HEAD and not self._buffer:
+            self.keeps = False
+            self.leave()
+        elif self._stage in (_HEAD, _BODY):
+            self._cancel()
+            self.problem(Problem(408, "http.timeout", "the request did not arrive in time", close=True))
+        elif self._exchange is not None:
+            self.deadline = _NEVER
+            self._exchange.timed_out()
+        elif self._handoff is not None:
+            self.deadline = _NEVER
+            self._handoff.timed_out()
+
+    @property
+    def idle(self) -> bool:
+        return self._stage == _HEAD and not self._buffer
+
+    def _cancel(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancelled()
+        handoff, self._handoff = self._handoff, None
+        if handoff is not None:
+            handoff.cancelled()
+
+    def _charge(self, size: int) -> None:
+        self._charged += size
+        self._worker.body_bytes += size
+
+    def _discharge(self) -> None:
+        self._worker.body_bytes -= self._charged
+        self._charged = 0

@@ -1,0 +1,63 @@
+"""Which replica: a pure choice among those that the policy allowed, and nothing else.
+
+`Plan` is the policy's answer for one kind of request under one snapshot, ready to be followed many times. Its
+candidates are filtered when it is made and `choose` can only pick from them: a site that is not in
+`decision.allowed_sites` has no way into a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Generic, Protocol, TypeVar
+
+from allod.front.breaker import Breaker
+from allod.front.snapshot import ServiceEntry
+from allod.ledger.statement import Refusal
+from allod.policy.decision import Ask, Decision
+
+
+class Candidate(Protocol):
+    """What choosing needs to know of a replica."""
+
+    id: str
+    site: str
+    breaker: Breaker
+    inflight: int
+    last_used: int  # a running number: the smaller, the longer ago
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+class Plan(Generic[C]):
+    """Immutable. `rules` has, per allowed site, the rules that allowed it."""
+
+    __slots__ = ("ask", "candidates", "categories", "data_class", "decision", "refused", "rules", "service")
+
+    def __init__(self, ask: Ask, service: ServiceEntry, decision: Decision, replicas: Iterable[C]) -> None:
+        allowed = frozenset(decision.allowed_sites)
+        self.ask = ask
+        self.data_class = ask.data_class.label.encode()
+        self.service = service
+        self.decision = decision
+        self.candidates = tuple(r for r in replicas if r.site in allowed)
+        self.rules = {v.site: v.rules for v in decision.verdicts if v.allowed}
+        self.refused = tuple(Refusal(rules=v.rules, site=v.site) for v in decision.verdicts if not v.allowed)
+        self.categories = tuple(sorted(ask.categories))
+
+
+def choose(candidates: Iterable[C], tried: Collection[str], now: float) -> C | None:
+    """The next replica to contact, or None when there is none left.
+
+    Sites come in the order of the candidates; among neighbours of one site the least busy goes first, and
+    of equally busy ones the one that was used longest ago. Open circuits are skipped.
+    """
+    best: C | None = None
+    for replica in candidates:
+        if best is not None and replica.site != best.site:
+            break
+        if replica.id in tried or not replica.breaker.allows(now):
+            continue
+        if best is None or (replica.inflight, replica.last_used) < (best.inflight, best.last_used):
+            best = replica
+    return best
