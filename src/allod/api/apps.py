@@ -1,6 +1,6 @@
 """The two ASGI applications of the control process.
 
-`public_app` takes what the fronts hand over; `admin_app` is the same administration for the node's own operator.
+`public_app` takes what the fronts hand over; `admin_app` is the same administration for the node's operator.
 Both answer every failure in the dialect of the one who asked, and tell nothing of what broke inside.
 """
 

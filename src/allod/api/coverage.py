@@ -64,8 +64,9 @@ TABLE: tuple[Entry, ...] = (
         "POST",
         "/v1/chat/completions",
         "partly",
-        "streaming, function tools, structured output, prefix, thinking, images. Refused by name (422): "
-        "`guardrails`, built-in tools, `prompt_mode`, `min_tokens`, `prompt_logprobs`, audio, file and document chunks",
+        "streaming, function tools, structured output, prefix, thinking, images. "
+        "Refused by name (422): `guardrails`, built-in tools, `prompt_mode`, `min_tokens`, "
+        "`prompt_logprobs`, audio, file and document chunks",
     ),
     Entry(
         "Mistral",
@@ -137,8 +138,8 @@ _INTRODUCTION = """# APIs
 This page is printed by `python -m allod.api.coverage`; change the table there.
 
 Clients of the OpenAI API use the node's address followed by `/v1` as their base URL. Mistral's own SDK is
-recognised by its `user-agent`; any other client reaches the Mistral dialect under `/mistral/v1/…`. Every answer
-of a model carries the headers `allod-receipt` and `allod-site`.
+recognised by its `user-agent`; any other client reaches the Mistral dialect under `/mistral/v1/…`. Every
+answer of a model carries the headers `allod-receipt` and `allod-site`.
 
 In the Mistral dialect a field that cannot be honoured is refused by its name; none is ignored in silence.
 """

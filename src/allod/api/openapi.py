@@ -1,4 +1,4 @@
-"""The administrative API's endpoints as one table: the routes and the OpenAPI 3.1 document are the same rows."""
+"""The administrative API's endpoints as one table, of which routes and OpenAPI 3.1 document are made."""
 
 from __future__ import annotations
 

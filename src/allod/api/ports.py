@@ -192,5 +192,5 @@ class NodePort(Protocol):
 
     async def call(self, inner: Inner) -> InnerAnswer: ...
     async def reload(self) -> int:
-        """Reads policy and site files again. Returns the snapshot's new version; on any error the old one stays."""
+        """Reads policy and site files again. Returns the new snapshot's version; on error the old stays."""
         ...

@@ -153,7 +153,7 @@ class Reframer:
         self._finished: dict[int, Any] = {}
 
     def feed(self, event: OpenAI) -> Iterator[OpenAI]:
-        """Raises NotReady: `upstream.malformed` where the event is no chunk, `upstream.failed` where an error."""
+        """Raises NotReady `upstream.malformed` (the event is no chunk) or `upstream.failed` (an error)."""
         if "error" in event:
             raise NotReady("upstream.failed", "the engine ended the stream with an error")
         try:
@@ -165,7 +165,7 @@ class Reframer:
             raise NotReady("upstream.malformed", "the engine's stream is not a chat completion") from error
 
     def end(self, *, complete: bool) -> Iterator[OpenAI]:
-        """The last chunks: held text, calls, finish reasons, usage. Where not `complete`, the reason is `error`."""
+        """The last chunks: held text, calls, finish reasons, usage. Not `complete`: reason `error`."""
         choices = []
         for at in sorted(self._open | set(self._finished)):
             yield from self._text(at, "", last=True)

@@ -22,9 +22,9 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 # Put before the conversation when `safe_prompt` is set.
 SAFE_PROMPT = (
-    "Answer helpfully and truthfully, with respect for every person. Do not assist with anything "
-    "harmful, hateful, unlawful or deceptive, and do not add prejudice; where an answer would do harm, say so "
-    "and decline."
+    "Answer helpfully and truthfully, with respect for every person. Do not assist with "
+    "anything harmful, hateful, unlawful or deceptive, and do not add prejudice; where an "
+    "answer would do harm, say so and decline."
 )
 
 

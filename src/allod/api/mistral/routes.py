@@ -85,17 +85,12 @@ async def _reframed(inner: InnerAnswer, shape: Shape) -> AsyncIterator[bytes]:
     complete = False
     try:
         async for event in sse.events(aiter(inner)):
-            if event is None:
-                complete = True
-                break
-            for chunk in reframer.feed(event):
+            # Read on after [DONE]: the front holds the last byte back until the receipt is on disk.
+            complete = complete or event is None
+            for chunk in reframer.feed(event or {}):
                 yield sse.event(chunk)
     except NotReady:
         complete = False  # the client learns it as finish_reason "error" and the missing [DONE]
-    if complete:
-        # The front holds the last byte back until the receipt is on disk: reading to the end waits for it.
-        async for _ in inner:
-            pass
     for chunk in reframer.end(complete=complete):
         yield sse.event(chunk)
     if complete:
