@@ -105,4 +105,7 @@ GGUF_KEYS_MAX = 10_000  # real files have around 40
 GGUF_TENSORS_MAX = 100_000  # the largest open-weight models have a few thousand
 
 # --- engines ------------------------------------------------------------------------------------------
+PROVIDER_CONNECT_TIMEOUT_S = 5.0  # across the continent with one lost packet; then the next site is tried
+PROVIDER_CONNECTIONS_MAX = 256  # exchanges in flight towards one provider
+PROVIDER_ERROR_BYTES_MAX = 64 * KIB  # an error page is read no further
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux's sockaddr_un, less its terminating zero

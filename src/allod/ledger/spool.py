@@ -12,7 +12,6 @@ file system can still run out of space, which then ends the worker instead of lo
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import mmap
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from allod.errors import NotReady, Unprocessable, Usage
 from allod.ledger import segment as sg
+from allod.ledger.files import not_ready, sync_folder
 from allod.limits import (
     LEAF_BYTES_MAX,
     SPOOL_BYTES_MAX,
@@ -38,7 +38,6 @@ SUFFIX = ".seg"
 
 _TAIL_BYTES = sg.PAYLOAD_BYTES_MAX + 2 * sg.FRAME_BYTES  # what a rotation may leave unused, and the seal
 _ADMISSION_BYTES = SPOOL_INTENT_BYTES_MAX + SPOOL_END_BYTES_MAX + 2 * sg.FRAME_BYTES
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _RETRY_S = 1.0
 
 
@@ -55,7 +54,7 @@ class _Segment:
             os.pwrite(self.fd, sg.header(number, segment_bytes), 0)
             os.fsync(self.fd)
             self.map = mmap.mmap(self.fd, segment_bytes)
-            _sync_folder(folder)
+            sync_folder(folder)
         except BaseException:
             os.close(self.fd)
             path.unlink()
@@ -107,11 +106,11 @@ class Spool:
             born.mkdir(mode=0o700)
             lock_fd = os.open(born / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as e:
-            raise _not_ready(e) from e
+            raise not_ready(e) from e
         fcntl.flock(lock_fd, fcntl.LOCK_EX)
         folder = root / name
         born.rename(folder)
-        _sync_folder(root)
+        sync_folder(root)
         try:
             return cls(folder, lock_fd, segment_bytes)
         except BaseException:
@@ -125,7 +124,7 @@ class Spool:
         `ledger.io` (a sync failed: the kernel may have dropped pages, so this worker has to be replaced).
         """
         if self._failed is not None:
-            raise _io_error(self._failed)
+            raise not_ready(self._failed)
         if self._free() < self._reserved() + _ADMISSION_BYTES:
             self._grow_until(self._reserved() + _ADMISSION_BYTES)
 
@@ -178,7 +177,7 @@ class Spool:
         """
         with self._syncing:
             if self._failed is not None:
-                raise _io_error(self._failed)
+                raise not_ready(self._failed)
             position = self._position
             # `_rotate` files the old segment before it installs the new one, so in this order none is missed
             current = self._current
@@ -190,7 +189,7 @@ class Spool:
                     os.fdatasync(current.fd)
                 except OSError as e:
                     self._failed = e
-                    raise _io_error(e) from e
+                    raise not_ready(e) from e
                 self._durable = position
                 for seg in written:
                     if seg is not current:
@@ -268,34 +267,6 @@ class Spool:
             try:
                 seg = _Segment(self.folder, self._next_number, self._segment_bytes)
             except OSError as e:
-                raise _not_ready(e) from e
+                raise not_ready(e) from e
             self._next_number += 1
             self._ready.append(seg)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _not_ready(e: OSError) -> NotReady:
-    if e.errno in _NO_SPACE:
-        return NotReady(
-            "ledger.no-space",
-            "there is no room on the disk for further receipts",
-            hint="free space on the volume that holds the node's spool and ledger",
-            retry_after_s=5,
-        )
-    return _io_error(e)
-
-
-def _io_error(e: OSError) -> NotReady:
-    return NotReady(
-        "ledger.io",
-        f"the spool cannot be written: {os.strerror(e.errno or errno.EIO)}",
-        hint="check the volume that holds the node's spool",
-        retry_after_s=5,
-    )
