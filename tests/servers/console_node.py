@@ -40,7 +40,7 @@ from allod.ledger.statement import Attempt, Energy, Refusal, Statement, Usage, e
 from allod.policy.decision import Ask, DataClass, Decision, Verdict
 from allod.sites.facts import Fact, Site
 
-HOSTILE = '<img src=x onerror=alert(1)>"\'><script>window.pwned=1</script>{{7*7}}'
+HOSTILE = "<img src=x onerror=alert(1)>\"'><script>window.pwned=1</script>{{7*7}}"
 SESSION_KEY = b"a key of the tests, thirty-two bytes or more"
 POLICY = "sha256:" + "5d" * 32
 START = 1_763_700_000_000_000
@@ -59,7 +59,9 @@ _REASONS = {
 }
 
 
-def site(name: str, country: str | None, *, local: bool = False, controllers: list[str] | None = None) -> Site:
+def site(
+    name: str, country: str | None, *, local: bool = False, controllers: list[str] | None = None
+) -> Site:
     known = {"source": "commercial register", "date": "2026-10-02", "kind": "public-record"}
     us = controllers is not None and "US" in controllers
     return Site(
@@ -69,13 +71,17 @@ def site(name: str, country: str | None, *, local: bool = False, controllers: li
         establishment=Fact(value=country, **(known if country else {})),
         controllers=Fact(value=controllers, **(known if controllers else {})),
         storage_countries=Fact(value=[country] if country else None),
-        processing_countries=Fact(value=[country] if country else None, source="contract 4711", date="2026-09-01"),
+        processing_countries=Fact(
+            value=[country] if country else None, source="contract 4711", date="2026-09-01"
+        ),
         support_countries=Fact(value=None),
         cloud_act=Fact(value=us if controllers else None, source="legal opinion", date="2026-03-04"),
         fisa_702=Fact(value=None),
         retains_content=Fact(value=False if local else None),
         trains_on_content=Fact(value=False),
-        certificates=Fact(value=["C5:2020 type 2", "ISO 27001"] if country == "DE" else [], expires="2027-04-30"),
+        certificates=Fact(
+            value=["C5:2020 type 2", "ISO 27001"] if country == "DE" else [], expires="2027-04-30"
+        ),
         transfer_basis=Fact(value="none-needed" if local else None),
     )
 
@@ -99,12 +105,19 @@ def sites() -> list[SiteView]:
 
 def status(*, size: int) -> NodeStatus:
     def replica(id: str, state: str = "ready", **more: object) -> ReplicaView:
-        base = {"site": "here", "engine": "llama.cpp/xllamacpp 2026.10.11549", "engine_digest": "sha256:" + "1a" * 32}
+        base = {
+            "site": "here",
+            "engine": "llama.cpp/xllamacpp 2026.10.11549",
+            "engine_digest": "sha256:" + "1a" * 32,
+        }
         return msgspec.convert(
-            {**base, "id": id, "state": state, "model_digest": "sha256:" + "9f" * 32, "sealed": True, **more}, ReplicaView
+            {**base, "id": id, "state": state, "model_digest": "sha256:" + "9f" * 32, "sealed": True, **more},
+            ReplicaView,
         )
 
-    def service(model: str, kind: str, origin: str, *replicas: ReplicaView, test: bool = False) -> ServiceView:
+    def service(
+        model: str, kind: str, origin: str, *replicas: ReplicaView, test: bool = False
+    ) -> ServiceView:
         return ServiceView(
             model=model, kind=kind, aliases=("small",) if test else (), context_tokens=32_768 if kind == "chat" else None,
             test_model=test, origin=origin, replicas=replicas,
@@ -171,7 +184,12 @@ def history() -> list[Statement]:
     """Oldest first."""
     failover = (Attempt(outcome="connect-failed", replica="egress-loire", site="loire-ai"),
                 Attempt(outcome="answered", replica="ministral-3b-0", site="here"))  # fmt: skip
-    ocr = {"action": "ocr", "endpoint": "/v1/ocr", "model": "reader", "usage": Usage(pages=12, source="engine")}
+    ocr = {
+        "action": "ocr",
+        "endpoint": "/v1/ocr",
+        "model": "reader",
+        "usage": Usage(pages=12, source="engine"),
+    }
     return [
         statement(1),
         statement(2, project="archive", **ocr),
@@ -247,7 +265,9 @@ class ConsoleNode:
         def verdict(v: SiteView) -> Verdict:
             may = v.may[ask.data_class.label]
             rules = ("inside-the-union",) if may else ("restricted-stays-home",)
-            return Verdict(site=v.site.name, allowed=may, rules=rules, reasons=v.why_not.get(ask.data_class.label, ()))
+            return Verdict(
+                site=v.site.name, allowed=may, rules=rules, reasons=v.why_not.get(ask.data_class.label, ())
+            )
 
         return Decision(policy=POLICY, verdicts=tuple(verdict(v) for v in sites()[:5]), valid_until_us=2**62)
 
@@ -269,10 +289,29 @@ class ConsoleNode:
                   "categories": [c for c in inner.data_categories.split(",") if c], "input_bytes": len(inner.body)}  # fmt: skip
         if common["data_class"] == "restricted" and body["model"] != "reader":
             made = statement(len(self.log) + 1, **{**_NOWHERE, **common})
-            answer: tuple[int, object] = (403, {"error": {"message": f"restricted data may not go to any site that serves {body['model']}", "code": "policy.denied"}})
+            answer: tuple[int, object] = (
+                403,
+                {
+                    "error": {
+                        "message": f"restricted data may not go to any site that serves {body['model']}",
+                        "code": "policy.denied",
+                    }
+                },
+            )
         elif inner.path == "/v1/ocr":
-            made = statement(len(self.log) + 1, **{**common, "action": "ocr", "endpoint": inner.path, "usage": Usage(pages=2, source="engine")})
-            pages = [{"index": 0, "markdown": "# Arztbrief\n\n| Wert | |\n|---|---|\n| Hb | 13.1 |"}, {"index": 1, "markdown": HOSTILE}]
+            made = statement(
+                len(self.log) + 1,
+                **{
+                    **common,
+                    "action": "ocr",
+                    "endpoint": inner.path,
+                    "usage": Usage(pages=2, source="engine"),
+                },
+            )
+            pages = [
+                {"index": 0, "markdown": "# Arztbrief\n\n| Wert | |\n|---|---|\n| Hb | 13.1 |"},
+                {"index": 1, "markdown": HOSTILE},
+            ]
             answer = (200, {"pages": pages, "usage_info": {"pages_processed": 2}})
         else:
             made = statement(len(self.log) + 1, **common)

@@ -23,16 +23,16 @@ WIDTH = 1120
 ROW = 52  # vertical distance of two site cards
 CARD_WIDTH, CARD_HEIGHT = 172, 40
 STATIONS_X = {
-    "client": 52,
-    "front": 158,
-    "who": 264,
-    "class": 370,
-    "may": 476,
-    "replica": 852,
-    "receipt": 958,
-    "ledger": 1064,
+    "client": 50,
+    "front": 150,
+    "who": 250,
+    "class": 350,
+    "may": 470,
+    "replica": 866,
+    "receipt": 976,
+    "ledger": 1070,
 }
-CARD_X = 590
+CARD_X = 612
 TOP = 34
 
 
@@ -112,7 +112,7 @@ def branches_of(statement: Statement, decision: Decision | None) -> tuple[Branch
     if statement.site and statement.site not in found:
         found[statement.site] = Branch(site=statement.site, state="used", rules=statement.rules)
     for verdict in verdicts.values():
-        if verdict.allowed and verdict.site not in found:
+        if statement.decision == "allow" and verdict.allowed and verdict.site not in found:
             found[verdict.site] = Branch(
                 site=verdict.site, state="allowed", rules=verdict.rules, reasons=verdict.reasons
             )
@@ -276,7 +276,8 @@ def _lay_out(stages: tuple[Stage, ...], branches: tuple[Branch, ...], c: Catalog
     by_key = {s.key: s for s in stages}
     rows = max(len(drawn), 1)
     stopped = by_key["may"].state == "stopped"
-    height = TOP + max(rows * ROW, 120) + 46
+    reached = by_key["replica"].state == "done" or any(b.state == "used" for b in drawn)
+    height = TOP + max(rows * ROW, 120) + (16 if reached else 40)
     axis = TOP + max(rows * ROW, 120) // 2
     notes = {
         "used": c(N_("used")),
@@ -297,24 +298,24 @@ def _lay_out(stages: tuple[Stage, ...], branches: tuple[Branch, ...], c: Catalog
         if branch.state == "used":
             lines.append(Line(_bend(CARD_X + CARD_WIDTH, y, STATIONS_X["replica"] - 13, axis), "taken"))
     lines.append(Line(f"M{STATIONS_X['client']} {axis}H{fork - 15}", "taken"))
-    replica_used = by_key["replica"].state == "done" or any(b.state == "used" for b in drawn)
-    if replica_used:
+    if reached:
         lines.append(Line(f"M{STATIONS_X['replica'] + 13} {axis}H{STATIONS_X['receipt'] - 13}", "taken"))
     else:
-        floor = height - 12
-        x, to = fork, STATIONS_X["receipt"]
-        lines.append(
-            Line(
-                f"M{x} {axis + 15}V{floor - 16}Q{x} {floor} {x + 16} {floor}H{to - 16}Q{to} {floor} {to} {floor - 16}V{axis + 13}",
-                "refused" if stopped else "tried",
-            )
-        )
+        around = _around(fork, STATIONS_X["receipt"], axis, height - 12)
+        lines.append(Line(around, "refused" if stopped else "tried"))
     ledger = "taken" if by_key["ledger"].state == "done" else "open"
     lines.append(Line(f"M{STATIONS_X['receipt'] + 13} {axis}H{STATIONS_X['ledger'] - 13}", ledger))
     dots = tuple(Dot(s, STATIONS_X[s.key], axis, cut(s.value, 15)) for s in stages)
     return Drawing(
         WIDTH, height, axis, dots, tuple(cards), tuple(lines), tuple(bars), len(branches) - len(drawn)
     )
+
+
+def _around(fork: int, receipt: int, axis: int, floor: int) -> str:
+    """From the fork straight to the receipt, below everything that was not reached."""
+    rise = receipt - 48
+    down = f"M{fork} {axis + 17}V{floor - 16}Q{fork} {floor} {fork + 16} {floor}"
+    return f"{down}H{rise - 16}Q{rise} {floor} {rise} {floor - 16}V{axis + 16}Q{rise} {axis} {rise + 16} {axis}H{receipt - 13}"
 
 
 def _kind(branch: Branch) -> Literal["taken", "open", "refused", "tried"]:

@@ -15,6 +15,7 @@ from allod import limits
 from allod.api.ports import NodePort
 from allod.clock import Clock, iso
 from allod.console import i18n
+from allod.console.places import COUNTRIES
 from allod.console.session import Session, Sessions, Throttle
 from allod.errors import AllodError, Denied, TooLarge, Unauthenticated, Usage
 from allod.identity.caller import Role
@@ -196,6 +197,7 @@ def _environment(catalogue: i18n.Catalogue) -> jinja2.Environment:
     )
     env.install_gettext_translations(catalogue, newstyle=True)  # type: ignore[attr-defined]
     env.filters["iso"] = iso
+    env.filters["country"] = lambda code: catalogue(COUNTRIES.get(code, code))
     return env
 
 

@@ -9,6 +9,33 @@ from allod.console.picture import usage_text
 from allod.ledger.statement import Statement
 
 
+# Words that reach a page as values (states, classes, roles…) and are translated there.
+VOCABULARY = (
+    *(N_("public"), N_("internal"), N_("confidential"), N_("restricted")),
+    *(
+        N_("personal"),
+        N_("health"),
+        N_("financial"),
+        N_("biometric"),
+        N_("criminal"),
+        N_("children"),
+        N_("secret"),
+    ),
+    *(N_("answered"), N_("refused"), N_("failed"), N_("cancelled"), N_("interrupted")),
+    *(
+        N_("starting"),
+        N_("ready"),
+        N_("unhealthy"),
+        N_("stopped"),
+        N_("ok"),
+        N_("open-circuit"),
+        N_("unknown"),
+    ),
+    *(N_("owner"), N_("admin"), N_("auditor"), N_("developer")),
+    *(N_("chat"), N_("embed"), N_("ocr")),
+)
+
+
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     value: str  # "" where the statement says nothing: shown as such, never left out

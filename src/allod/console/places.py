@@ -1,0 +1,48 @@
+"""Names of countries for people (ISO 3166-1 alpha-2). A code without a name here is shown as the code."""
+
+from __future__ import annotations
+
+from allod.console.i18n import N_
+
+COUNTRIES = {
+    "AT": N_("Austria"),
+    "BE": N_("Belgium"),
+    "BG": N_("Bulgaria"),
+    "CA": N_("Canada"),
+    "CH": N_("Switzerland"),
+    "CN": N_("China"),
+    "CY": N_("Cyprus"),
+    "CZ": N_("Czechia"),
+    "DE": N_("Germany"),
+    "DK": N_("Denmark"),
+    "EE": N_("Estonia"),
+    "ES": N_("Spain"),
+    "FI": N_("Finland"),
+    "FR": N_("France"),
+    "GB": N_("United Kingdom"),
+    "GR": N_("Greece"),
+    "HR": N_("Croatia"),
+    "HU": N_("Hungary"),
+    "IE": N_("Ireland"),
+    "IL": N_("Israel"),
+    "IN": N_("India"),
+    "IS": N_("Iceland"),
+    "IT": N_("Italy"),
+    "JP": N_("Japan"),
+    "KR": N_("South Korea"),
+    "LI": N_("Liechtenstein"),
+    "LT": N_("Lithuania"),
+    "LU": N_("Luxembourg"),
+    "LV": N_("Latvia"),
+    "MT": N_("Malta"),
+    "NL": N_("Netherlands"),
+    "NO": N_("Norway"),
+    "PL": N_("Poland"),
+    "PT": N_("Portugal"),
+    "RO": N_("Romania"),
+    "SE": N_("Sweden"),
+    "SG": N_("Singapore"),
+    "SI": N_("Slovenia"),
+    "SK": N_("Slovakia"),
+    "US": N_("United States"),
+}
