@@ -15,7 +15,7 @@ import httpx
 from allod import limits
 from allod.api import wire
 from allod.api.ports import Inner
-from allod.errors import NotReady
+from allod.errors import NotReady, Usage
 
 
 class HttpAnswer:
@@ -54,14 +54,15 @@ class InnerClient:
         self._turn = itertools.count()
 
     async def call(self, inner: Inner) -> HttpAnswer:
-        """Raises NotReady `front.absent` (nothing was sent) or `front.broken` (the exchange may have run)."""
+        """Raises Usage, NotReady `front.absent` (nothing was sent) or `front.broken` (it may have run)."""
+        request = _request(inner)
         sockets = self._sockets()
         first = next(self._turn) % len(sockets) if sockets else 0
         refused: httpx.HTTPError | None = None
         for socket in sockets[first:] + sockets[:first]:
             client = _client(socket)
             try:
-                response = await client.send(_request(client, inner), stream=True)
+                response = await client.send(request, stream=True)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 refused = error
                 await client.aclose()
@@ -83,13 +84,12 @@ def _client(socket: Path) -> httpx.AsyncClient:
     # sent" from "nothing was answered", and connecting to a Unix socket costs microseconds.
     return httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(uds=str(socket), retries=0),
-        base_url="http://front",
         trust_env=False,
         timeout=httpx.Timeout(limits.ENGINE_FIRST_BYTE_TIMEOUT_S, connect=limits.ENGINE_CONNECT_TIMEOUT_S),
     )
 
 
-def _request(client: httpx.AsyncClient, inner: Inner) -> httpx.Request:
+def _request(inner: Inner) -> httpx.Request:
     headers = {
         "content-type": inner.content_type,
         "accept-encoding": "identity",
@@ -102,8 +102,12 @@ def _request(client: httpx.AsyncClient, inner: Inner) -> httpx.Request:
         wire.CLASS_HEADER: inner.data_class,
         wire.CATEGORIES_HEADER: inner.data_categories,
     }
-    headers.update({name: value for name, value in optional.items() if value})
-    return client.build_request("POST", inner.path, content=inner.body, headers=headers)
+    for name, value in optional.items():
+        if not (value.isascii() and (value.isprintable() or not value)):
+            raise Usage("header.malformed", f"the value for {name} is not plain printable text")
+        if value:
+            headers[name] = value
+    return httpx.Request("POST", f"http://front{inner.path}", content=inner.body, headers=headers)
 
 
 def _broken(error: httpx.HTTPError) -> NotReady:

@@ -209,6 +209,10 @@ def _operation(endpoint: Endpoint, found: dict[str, Any]) -> dict[str, Any]:
             **{str(status): {"description": "an error", "content": failure} for status in _ERRORS},
         },
     }
+    if endpoint.answer == "*/*":
+        # Statuses and errors are those of the endpoint behind it, in that endpoint's own shape.
+        passed = {"description": "the inner answer", "content": content}
+        operation["responses"] = {str(endpoint.status): passed, "default": passed}
     if endpoint.body is not None:
         body = {"application/json": {"schema": found[str(endpoint.body)]}}
         operation["requestBody"] = {"required": True, "content": body}
