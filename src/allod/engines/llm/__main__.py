@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import msgspec
 import xllamacpp
 
-from allod.errors import AllodError, NotReady, Unprocessable, Usage
-from allod.limits import SOCKET_PATH_BYTES_MAX
+from allod.engines.socket_claim import claim
+from allod.errors import AllodError, Unprocessable, Usage
 from allod.models import gguf_header
 
 
@@ -75,26 +74,6 @@ def parameters(options: Options) -> xllamacpp.CommonParams:
         p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
         p.n_batch = p.n_ubatch = options.context  # an encoder sees its whole input in one pass
     return p
-
-
-def claim(path: Path) -> None:
-    """Makes `path` free to listen on. Raises Usage on a path no socket can have, NotReady if somebody
-    answers there.
-    """
-    if path.suffix != ".sock" or not path.is_absolute() or len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-        raise Usage(
-            "engine.bad-socket",
-            f"{path} is not an absolute path ending in .sock of at most {SOCKET_PATH_BYTES_MAX} bytes",
-        )
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:  # its owner is gone
-            path.unlink()
-            return
-        raise NotReady("engine.socket-in-use", f"another process answers on {path}")
 
 
 def serve(options: Options) -> None:

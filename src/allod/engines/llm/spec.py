@@ -54,7 +54,7 @@ def llm_spec(
     parallel: int = 4,
     python: Path | None = None,
 ) -> LaunchSpec:
-    """The replica `id` of the model in `folder`, listening on `<run_dir>/<id>/http.sock`.
+    """The replica `id` of the model in `folder`, listening on `<run_dir>/http.sock`.
 
     `context_tokens` is per request, by default what the model was made for but at most 8192: memory is set
     aside for `parallel` times as much. `python` runs it (default: this interpreter). Raises Unprocessable
@@ -65,7 +65,7 @@ def llm_spec(
             "engine.format", f"{model.name}: the CPU engine serves GGUF chat and embedding models"
         )
     weights = folder / model.weights
-    socket = run_dir / id / "http.sock"
+    socket = run_dir / "http.sock"
     context = context_tokens or min(model.context_tokens or 4096, 8192)
     argv = [
         str(python or sys.executable), "-m", "allod.engines.llm", "--socket", str(socket),
