@@ -26,9 +26,10 @@ from allod.sites.facts import Fact, Site
 HERE = Path(__file__).parent
 SRC = HERE.parents[1] / "src"
 SECRET = "s" * 43
-KEY = f"allod_dev1_{SECRET}"
-AUDITOR_KEY = f"allod_aud1_{SECRET}"
-EXPIRED_KEY = f"allod_old1_{SECRET}"
+KEY = f"allod_develop22222_{SECRET}"
+AUDITOR_KEY = f"allod_auditor22222_{SECRET}"
+EXPIRED_KEY = f"allod_expired22222_{SECRET}"
+STRICT_KEY = f"allod_strict222222_{SECRET}"
 
 _OPEN_POLICY = """
 @id("everyone-everywhere")
@@ -78,10 +79,10 @@ class Home:
             ),
         }
         self.keys: dict[str, KeyEntry] = {}
-        self.key("dev1", "p1", Role.DEVELOPER)
-        self.key("aud1", "p1", Role.AUDITOR)
-        self.key("old1", "p1", Role.DEVELOPER, expires_us=1)
-        self.key("strict1", "strict", Role.DEVELOPER)
+        self.key("develop22222", "p1", Role.DEVELOPER)
+        self.key("auditor22222", "p1", Role.AUDITOR)
+        self.key("expired22222", "p1", Role.DEVELOPER, expires_us=1)
+        self.key("strict222222", "strict", Role.DEVELOPER)
         self.services: dict[str, ServiceEntry] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.front: subprocess.Popen[bytes] | None = None

@@ -1,7 +1,7 @@
 """Who is asking: an API key against the snapshot. Nothing here is ever logged.
 
-A key is `allod_<key id>_<secret>`; the snapshot has the SHA-256 of the secret. Comparison is in constant time, also for
-a key id that does not exist. A worker remembers what it has verified until the next snapshot, so a
+The snapshot has the SHA-256 of each key's secret. Comparison takes constant time, also for a key id that does
+not exist. A worker remembers what it has verified until the next snapshot, so a
 revoked key is refused from the moment its snapshot is in.
 """
 
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 
 import msgspec
 
 from allod import limits
+from allod.errors import Unauthenticated
 from allod.front.problems import Problem
 from allod.front.snapshot import KeyEntry, ProjectEntry, Snapshot
+from allod.identity import keys
 from allod.identity.caller import Caller, Role
 from allod.policy.decision import CATEGORIES, DataClass
 
-PREFIX = b"allod_"
 _NO_DIGEST = bytes(32)
 _ROTATE = "Ask for a key: allod key create"
 
@@ -91,17 +90,12 @@ class Keyring:
             token = scheme
         elif scheme.lower() != b"bearer":
             return None  # another scheme is not a key; what needs one says so
-        key_id, _, secret = token.strip()[len(PREFIX) :].partition(b"_")
-        if not token.strip().startswith(PREFIX) or not key_id or not secret:
-            raise Problem(
-                401,
-                "key.malformed",
-                "the API key does not look like allod_<key id>_<secret>",
-                hint="Send the key exactly as it was shown when it was made",
-            )
-        entry = self._keys.get(key_id.decode("latin-1"))
-        expected = entry.secret_sha256 if entry else _NO_DIGEST
-        same = hmac.compare_digest(hashlib.sha256(secret).digest(), expected)
+        try:
+            key_id, secret = keys.parse(token.strip().decode("latin-1"))
+        except Unauthenticated as e:
+            raise Problem.of(e) from None
+        entry = self._keys.get(key_id)
+        same = keys.matches(secret, entry.secret_sha256 if entry else _NO_DIGEST)
         project = self._projects.get(entry.project) if entry else None
         if not same or entry is None or project is None:
             raise Problem(
