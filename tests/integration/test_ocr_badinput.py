@@ -73,10 +73,11 @@ def picture_bomb() -> bytes:
 
 
 def endless_stream() -> bytes:
-    """A content stream that unpacks to gigabytes: compressed twice."""
+    """A content stream that unpacks to gigabytes: one compressed piece, many times, compressed again."""
     packer = zlib.compressobj(9)
-    block = b"q Q " * (1 << 18)
-    once = b"".join(packer.compress(block) for _ in range(4096)) + packer.flush()
+    piece = packer.compress(b"q Q " * (1 << 18)) + packer.flush(zlib.Z_FULL_FLUSH)
+    rest = piece[2:]  # without the zlib header, and independent of what came before
+    once = piece + rest * 4096 + packer.flush()
     return page_with(stream(zlib.compress(once, 9), b"/Filter [/FlateDecode /FlateDecode]"), b"")
 
 

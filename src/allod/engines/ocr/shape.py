@@ -63,7 +63,7 @@ _NOT_DONE = {  # field -> why; a value that is None, False or empty asks for not
 }
 _request = msgspec.json.Decoder(OcrRequest)
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
-_SELECTION = re.compile(r"^\s*\d{1,6}\s*(-\s*\d{1,6}\s*)?(,\s*\d{1,6}\s*(-\s*\d{1,6}\s*)?)*$")
+_SELECTION = re.compile(r"^\s*\d{1,6}\s*(-\s*\d{1,6}\s*)?(,\s*\d{1,6}\s*(-\s*\d{1,6}\s*)?)*$", re.ASCII)
 
 
 class Invalid(Unprocessable):
