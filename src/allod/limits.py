@@ -53,6 +53,7 @@ NOTE_BYTES_MAX = 256 * KIB  # sixteen post-quantum signatures fit several times
 NOTE_SIGNATURES_MAX = 64  # C2SP signed-note: at least 16 have to be accepted
 PROOF_HASHES_MAX = 63  # the depth of a tree of 2^63 leaves
 INDEX_CHUNK_LEAVES = 16_384  # leaves per key, opening and id file: what is kept in memory while a chunk fills
+WITNESS_TIMEOUT_S = 10.0  # a request to a witness is a few kilobytes
 INTEGRATE_INTERVAL_S = 0.1  # longest time a durable receipt waits for its place in the tree
 
 # --- identity -----------------------------------------------------------------------------------------
@@ -108,4 +109,10 @@ GGUF_TENSORS_MAX = 100_000  # the largest open-weight models have a few thousand
 PROVIDER_CONNECT_TIMEOUT_S = 5.0  # across the continent with one lost packet; then the next site is tried
 PROVIDER_CONNECTIONS_MAX = 256  # exchanges in flight towards one provider
 PROVIDER_ERROR_BYTES_MAX = 64 * KIB  # an error page is read no further
+EMBEDDING_INPUTS_MAX = 2048  # what OpenAI takes in one request
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux's sockaddr_un, less its terminating zero
+
+# --- the node -------------------------------------------------------------------------------------------
+RECEIPT_WAIT_S = 1.0  # a durable receipt has its place in the tree well within this
+EXCHANGES_SCANNED_MAX = 20_000  # leaves looked at for one page of exchanges of one project
+DISK_FREE_BYTES_MIN = 128 * MIB  # below, the node says that it is about to stop taking requests

@@ -38,7 +38,7 @@ def write_all(root: Path, contents: Iterable[tuple[str, bytes]]) -> None:
 
 
 def sync_together(fds: Sequence[int]) -> None:
-    """fdatasync of many files at once: the file system then answers them with few journal commits, not many."""
+    """fdatasync of many files at once: the file system then answers with few journal commits."""
     if len(fds) <= 2:
         for fd in fds:
             os.fdatasync(fd)

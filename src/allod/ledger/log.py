@@ -132,7 +132,7 @@ class Log:
         return self._cosigned
 
     def proof(self, index: int) -> TlogProof:
-        """Inclusion of leaf `index`, under the cosigned checkpoint where that has it, else the present one."""
+        """Inclusion of leaf `index`, under the cosigned checkpoint where that has it."""
         for note in (self._cosigned, self._checkpoint):
             if note is not None:
                 checkpoint = Checkpoint.parse(parse_note(note).text)
