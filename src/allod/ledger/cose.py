@@ -42,21 +42,20 @@ class RawSigner(Protocol):
 def export(signer: RawSigner, leaf: bytes, proof: TlogProof, time_s: int) -> bytes:
     """The transparent statement for a leaf, from the proof that `Log.proof` gave. `time_s` is UTC seconds."""
     checkpoint = Checkpoint.parse(parse_note(proof.checkpoint).text)
-    made = receipt(signer, leaf, proof.index, proof.path, checkpoint, time_s)
+    made = receipt(signer, leaf, index=proof.index, path=proof.path, checkpoint=checkpoint, time_s=time_s)
     return transparent_statement(signer, leaf, (made,))
 
 
 def receipt(
     signer: RawSigner,
-    *,
     leaf: bytes,
-    size: int,
+    *,
     index: int,
     path: tuple[bytes, ...],
-    root: bytes,
+    checkpoint: Checkpoint,
     time_s: int,
 ) -> bytes:
-    """The COSE receipt: `path` leads from leaf `index` to `root` in the tree of `size`; `time_s` is UTC seconds."""
+    """The COSE receipt alone: `path` leads from leaf `index` to the root of `checkpoint`."""
     claims = {_ISS: signer.vkey.name, _SUB: leaf_id(leaf), _IAT: time_s}
     protected = {_VDS: _RFC9162_SHA256, _CWT_CLAIMS: claims, _KID: signer.vkey.key_id}
     proof = cbor2.dumps([checkpoint.size, index, list(path)])

@@ -31,7 +31,7 @@ class Edge:
         """Adds leaves; returns the content of every tile and bundle that is new, and of no other: a file that
         counts already is never written again."""
         files: dict[Tile, bytes] = {}
-        old = self._partial()
+        old = self.partial()
         for leaf in leaves:
             self.bundle.append(frame(leaf))
             if len(self.bundle) == WIDTH:
@@ -39,12 +39,13 @@ class Edge:
                 self.bundle = []
             self._push(0, tree.leaf_hash(leaf), files)
             self.size += 1
-        for tile, content in self._partial().items():
+        for tile, content in self.partial().items():
             if tile not in old:
                 files[tile] = b"".join(content)
         return files
 
-    def _partial(self) -> dict[Tile, list[bytes]]:
+    def partial(self) -> dict[Tile, list[bytes]]:
+        """The partial tiles and the partial bundle, as pieces to join."""
         found = {Tile(ENTRIES, self.size // WIDTH, len(self.bundle)): self.bundle}
         for level, hashes in enumerate(self.levels):
             found[Tile(level, self.size >> 8 * (level + 1), len(hashes))] = hashes

@@ -156,9 +156,10 @@ class _Check:
                 self.bad.update(range(bundle.number * WIDTH, bundle.number * WIDTH + bundle.width))
                 leaves = [b""] * bundle.width
             for tile, content in self.edge.append(leaves).items():
-                if tile.level != ENTRIES and (tile.width == WIDTH or bundle is bundles[-1]):
+                if tile.level != ENTRIES and tile.width == WIDTH:
                     self.hashes[tile] = content
             found.extend(_read(leaf) for leaf in leaves)
+        self.hashes.update({t: b"".join(parts) for t, parts in self.edge.partial().items()})
         sound = self.edge.root().hex() == state.root
         for tile in tiles.tiles(state.size):
             if tile.level != ENTRIES:

@@ -81,6 +81,7 @@ class Spool:
         self._next_number = 0
         self._ready: deque[_Segment] = deque()
         self._written: list[_Segment] = []  # left behind by rotation, not yet synced
+        self._in_sync: list[_Segment] = []  # of these, what the sync under way makes durable
         self._open: set[bytes] = set()  # ids begun and not ended
         self._refused: tuple[float, NotReady] | None = None
         self._failed: OSError | None = None
@@ -176,29 +177,53 @@ class Spool:
         marks the pages clean, so a second try would report a success that is none.
         """
         with self._syncing:
-            if self._failed is not None:
-                raise not_ready(self._failed)
-            position = self._position
-            # `_rotate` files the old segment before it installs the new one, so in this order none is missed
-            current = self._current
-            written = list(self._written)
-            if position > self._durable:
-                try:
-                    for seg in written:
-                        os.fdatasync(seg.fd)
-                    os.fdatasync(current.fd)
-                except OSError as e:
-                    self._failed = e
-                    raise not_ready(e) from e
-                self._durable = position
-                for seg in written:
-                    if seg is not current:
-                        self._written.remove(seg)
-                        seg.close()
-            if self._free() < self._reserved() + self._segment_bytes // 2:
-                with contextlib.suppress(NotReady):  # `check` says so to the next request
-                    self._grow_until(self._free() + 1)
+            position, files = self.sync_files()
+            try:
+                for fd in files:
+                    os.fdatasync(fd)
+            except OSError as e:
+                self.sync_failed(e)
+                raise not_ready(e) from e
+            self.sync_done(position)
+            if self.wants_room:
+                self.make_room()
             return position
+
+    def sync_files(self) -> tuple[int, list[int]]:
+        """For a writer that syncs by itself, one sync at a time: the position that is durable once each of these
+        files has been through fdatasync. Then call `sync_done` or `sync_failed`. Raises as `sync`."""
+        if self._failed is not None:
+            raise not_ready(self._failed)
+        position = self._position
+        # `_rotate` files the old segment before it installs the new one, so in this order none is missed
+        current = self._current
+        self._in_sync = [seg for seg in self._written if seg is not current]
+        if position <= self._durable:
+            return position, []
+        return position, [*(seg.fd for seg in self._in_sync), current.fd]
+
+    def sync_done(self, position: int) -> None:
+        """The files of `sync_files` are on the disk."""
+        if position > self._durable:
+            self._durable = position
+            for seg in self._in_sync:
+                self._written.remove(seg)
+                seg.close()
+        self._in_sync = []
+
+    def sync_failed(self, error: OSError) -> None:
+        """The disk refused: from now on every check and sync does, as for `sync`."""
+        self._failed = error
+
+    @property
+    def wants_room(self) -> bool:
+        """Whether the next segment should be prepared now: `make_room` takes milliseconds, so in a thread."""
+        return self._free() < self._reserved() + self._segment_bytes // 2
+
+    def make_room(self) -> None:
+        """Prepares the next segment; a full disk is said by `check`, to the next request."""
+        with contextlib.suppress(NotReady):
+            self._grow_until(self._free() + 1)
 
     def close(self) -> None:
         """Syncs and gives the lock up; the reader takes what is left. Begun, not ended: "interrupted"."""

@@ -3,8 +3,8 @@
     python -m allod.ledger.witness --state DIR --listen 127.0.0.1:PORT --key FILE --log VKEY
 
 is all that someone else has to run. `Witness.handle` is the protocol as a function from request body to
-answer; only `serve` opens a socket. What is remembered per log is on disk before an answer leaves, under one lock, so
-that neither a crash nor two requests at once can make the witness sign a fork or go back.
+answer; only `serve` opens a socket. What is remembered per log is on disk before an answer leaves, under one
+lock, so that neither a crash nor two requests at once can make the witness sign a fork or go back.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Witness:
         self._lock = threading.Lock()
 
     def handle(self, body: bytes) -> Answer:
-        """One add-checkpoint. 200 with cosignature lines; 400, 403, 404, 409 and 422 as the specification says."""
+        """One add-checkpoint: 200 with cosignature lines, or 400, 403, 404, 409, 422 as specified."""
         try:
             request = Request.parse(body)
             note = parse_note(request.note)
@@ -130,10 +130,8 @@ class Witness:
             return Answer(422, b"the consistency proof is wrong\n")
         files.replace(self._path(new.origin), new.text(), mode=0o600)
         now_s = self._clock.now_us() // 1_000_000
-        lines = [
-            Signature(s.vkey.name, s.vkey.key_id, s.sign(note.text, now_s)).line() for s in self._signers
-        ]
-        return Answer(200, "".join(lines).encode())
+        cosigned = sign_note(note.text, self._signers, now_s)
+        return Answer(200, "".join(s.line() for s in cosigned.signatures).encode())
 
     def _path(self, origin: str) -> Path:
         return self._state / hashlib.sha256(origin.encode()).hexdigest()
@@ -151,9 +149,8 @@ def cosign(
 ) -> bytes:
     """Asks a witness to cosign our checkpoint; returns the note with the cosignatures of known keys added.
 
-    `proof(size)` gives the consistency proof from `size`; it is asked again when the witness remembers another
-    size than `old_size`. Raises Integrity `witness.refused` (it holds another history, or refused) and
-    `witness.unsigned`.
+    `proof(size)` gives the consistency proof from `size`; it is asked again if the witness remembers another size.
+    Raises Integrity `witness.refused` (it holds another history, or refused) and `witness.unsigned`.
     """
     ours = parse_note(note)
     for _ in range(2):
