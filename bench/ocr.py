@@ -30,12 +30,12 @@ from allod.engines.ocr.recognise import Settings, recognise
 
 LANGUAGES = ("eng", "fra", "deu", "pol", "ell")
 TEXTS = {
-    "eng": "The committee met on the fourth of May to review the accounts of the harbour trust. It noted that "
-    "repairs to the eastern quay had cost 48,250 pounds, somewhat less than the estimate, and thanked the "
-    "engineer for her careful work. A second survey will follow in autumn, once the dredging has ended. "
+    "eng": "The committee met on the fourth of May to review the accounts of the harbour trust. It noted "
+    "that repairs to the eastern quay had cost 48,250 pounds, somewhat less than the estimate, and thanked "
+    "the engineer for her careful work. A second survey will follow in autumn, once the dredging has ended. "
     "Members asked whether the lighthouse could be opened to visitors on Sundays; the treasurer will report.",
-    "fra": "Le conseil s'est réuni le quatre mai afin d'examiner les comptes de la régie du port. Il a constaté "
-    "que la réfection du quai est avait coûté 48 250 euros, un peu moins que prévu, et a remercié "
+    "fra": "Le conseil s'est réuni le quatre mai afin d'examiner les comptes de la régie du port. Il a "
+    "constaté que la réfection du quai est avait coûté 48 250 euros, un peu moins que prévu, et a remercié "
     "l'ingénieure de son travail soigné. Une deuxième étude suivra à l'automne, dès que le dragage sera "
     "achevé. Où loger les élèves du collège voisin? La question a été renvoyée à la séance d'août.",
     "deu": "Der Ausschuss trat am vierten Mai zusammen, um die Rechnungen der Hafenverwaltung zu prüfen. Die "
@@ -46,8 +46,8 @@ TEXTS = {
     "wschodniego nabrzeża kosztowała 48 250 złotych, nieco mniej niż przewidywano, i podziękowała pani "
     "inżynier za staranną pracę. Drugie badanie odbędzie się jesienią, gdy zakończy się pogłębianie dna. "
     "Członkowie pytali też, czy latarnię można otwierać dla zwiedzających w każdą niedzielę.",
-    "ell": "Η επιτροπή συνεδρίασε στις τέσσερις Μαΐου για να εξετάσει τους λογαριασμούς του λιμένα. Διαπίστωσε "
-    "ότι η επισκευή της ανατολικής προβλήτας κόστισε 48.250 ευρώ, λίγο λιγότερο από την εκτίμηση, και "
+    "ell": "Η επιτροπή συνεδρίασε στις τέσσερις Μαΐου για να εξετάσει τους λογαριασμούς του λιμένα. "
+    "Διαπίστωσε ότι η επισκευή της ανατολικής προβλήτας κόστισε 48.250 ευρώ, λίγο λιγότερο από την εκτίμηση, και "
     "ευχαρίστησε τη μηχανικό για την προσεκτική εργασία της. Δεύτερη μελέτη θα ακολουθήσει το φθινόπωρο, "
     "μόλις τελειώσουν τα έργα. Τα μέλη ρώτησαν αν ο φάρος μπορεί να ανοίγει τις Κυριακές.",
 }

@@ -1,8 +1,8 @@
 """A scanned page to try the node with when nobody has one at hand: invented, and marked SPECIMEN.
 
-Every name, number and address is made up. The page is drawn, turned a little, speckled and stored as a picture
-inside a PDF, as an office scanner would; the same seed gives the same bytes. The text it shows is returned, so
-that a check can compare what was read with what is there.
+Every name, number and address is made up. The page is drawn, turned a little, speckled and stored as a
+picture inside a PDF, as an office scanner would; the same seed gives the same bytes. The text it shows is
+returned, so that a check can compare what was read with what is there.
 """
 
 from __future__ import annotations
