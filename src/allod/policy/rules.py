@@ -56,8 +56,9 @@ def read(text: str, schema: str) -> Reading:
             "restore the bundled rules, or write at least one permit",
         )
     policies = _parse(text, parts)
-    _validate(text, parts, parsed_schema, schema)
-    return _name(text, parts, policies, parsed_schema)
+    known = sorted(set(re.findall(r"[A-Za-z_]\w*", re.sub(r"//[^\n]*", "", schema))))
+    _validate(text, parts, parsed_schema, known)
+    return _name(text, parts, policies, parsed_schema, known)
 
 
 def _parse(text: str, parts: tuple[Statement, ...]) -> Any:
@@ -79,33 +80,31 @@ def _parse(text: str, parts: tuple[Statement, ...]) -> Any:
         raise _invalid(str(e), "correct the policy; nothing of the old policy has changed") from e
 
 
-def _validate(text: str, parts: tuple[Statement, ...], parsed_schema: Any, schema: str) -> None:
+def _validate(text: str, parts: tuple[Statement, ...], parsed_schema: Any, known: list[str]) -> None:
     result = cedarpy.validate_policies(text, parsed_schema)
     if result.validation_passed:
         return
-    known = sorted(set(re.findall(r"[A-Za-z_]\w*", re.sub(r"//[^\n]*", "", schema))))
     problems = []
     for error in result.errors:
         index = int(error.policy_id.removeprefix("policy")) if error.policy_id else 0
         part = parts[min(index, len(parts) - 1)]
         message = re.sub(r"^for policy `[^`]*`, ", "", error.error)
         names = [n.split('"')[1] if '"' in n else n for n in re.findall(r"`([^`]+)`", message)]
-        near = difflib.get_close_matches(names[0], [k for k in known if k != names[0]], n=1) if names else []
-        problems.append((_line_of(part, names), message, near))
-    line, message, near = problems[0]
+        problems.append((_line_of(part, names), message, names))
+    line, message, names = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise _invalid(
         message + more,
-        f"did you mean {near[0]!r}? The names are in schema.cedarschema"
-        if near
-        else "see schema.cedarschema",
+        _nearest(names, known),
         text=text,
         line=line,
         problems=[f"{place(text, at)}: {what}" for at, what, _ in problems],
     )
 
 
-def _name(text: str, parts: tuple[Statement, ...], policies: Any, parsed_schema: Any) -> Reading:
+def _name(
+    text: str, parts: tuple[Statement, ...], policies: Any, parsed_schema: Any, known: list[str]
+) -> Reading:
     described = json.loads(cedarpy.policies_to_json_str(text))
     if described["templates"]:
         raise _invalid(
@@ -134,6 +133,14 @@ def _name(text: str, parts: tuple[Statement, ...], policies: Any, parsed_schema:
         if rule.id in reasons or rule.id == "default-deny":
             raise _invalid(
                 f"the rule name {rule.id!r} is taken", "give each @id once", text=text, line=part.line
+            )
+        for name in sorted(_attributes_asked_for(body["conditions"]) - set(known)):
+            # to Cedar a misspelt `has` is merely never true: that would be a forbid that never fires
+            raise _invalid(
+                f"no attribute is called {name!r}, so `has {name}` would never be true",
+                _nearest([name], known),
+                text=text,
+                line=_line_of(part, [name]),
             )
         rules[cedar_id] = rule
         reasons[rule.id] = {
@@ -164,6 +171,24 @@ def _attributes_read(node: Any) -> set[str]:
     if isinstance(access, dict) and access.get("left") == {"Var": "resource"}:
         return {str(access["attr"])}
     return {name for child in node.values() for name in _attributes_read(child)}
+
+
+def _attributes_asked_for(node: Any) -> set[str]:
+    """Every name after `has` below a node of Cedar's JSON form."""
+    if isinstance(node, list):
+        return {name for child in node for name in _attributes_asked_for(child)}
+    if not isinstance(node, dict):
+        return set()
+    below = {name for child in node.values() for name in _attributes_asked_for(child)}
+    asked = node.get("has")
+    return below | ({str(asked["attr"])} if isinstance(asked, dict) and "attr" in asked else set())
+
+
+def _nearest(names: list[str], known: list[str]) -> str:
+    near = difflib.get_close_matches(names[0], [k for k in known if k != names[0]], n=1) if names else []
+    return (
+        f"did you mean {near[0]!r}? The names are in schema.cedarschema" if near else "see schema.cedarschema"
+    )
 
 
 def _line_of(part: Statement, names: list[str]) -> int:

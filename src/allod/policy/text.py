@@ -1,8 +1,8 @@
 """Where things stand in policy text: statements, their lines, and the file each line came from.
 
 Cedar's own messages name no line. The combined text of a pack carries a marker line before each file
-(`//# 30-confidential.cedar`), so that any later stage, also one that was handed nothing but the text, can say
-`30-confidential.cedar:12`. Pure functions.
+(`//# 20-confidential.cedar`), so that any later stage, also one that was handed nothing but the text, can say
+`20-confidential.cedar:12`. Pure functions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def statements(text: str) -> tuple[Statement, ...]:
 
 
 def place(text: str, line: int) -> str:
-    """`30-confidential.cedar:12` for a line of combined text; `line 12` where no file is marked above it."""
+    """`20-confidential.cedar:12` for a line of combined text; `line 12` where no file is marked above it."""
     lines = text.split("\n")
     for above in range(min(line, len(lines)) - 1, -1, -1):
         if lines[above].startswith(MARKER):

@@ -1,4 +1,4 @@
-"""The catalogue as a Markdown table, for docs/sites.md: `python -m allod.sites.table docs/sites.md` rewrites it.
+"""The catalogue as a Markdown table; `python -m allod.sites.table docs/sites.md` rewrites the document.
 
 What stands between the two markers of the file is generated; a test compares it with the catalogue.
 """
