@@ -67,7 +67,7 @@ ALLOWED: list[tuple[str, str, Any, set[str]]] = [
     ("POST", "/reload", None, {"owner", "admin", "other"}),
     ("POST", "/keys", NEW_KEY, {"owner", "admin"}),
     ("POST", "/keys", NEW_KEY | {"role": "owner"}, {"owner"}),
-    ("DELETE", "/keys/service", None, {"owner", "admin"}),
+    ("DELETE", "/keys/service", None, {"owner", "admin", "service"}),
     ("DELETE", "/keys/owner", None, {"owner"}),
     ("POST", "/projects", NEW_PROJECT, {"owner", "admin", "other"}),
     ("POST", "/projects", NEW_PROJECT | {"organisation": "acme"}, {"owner", "admin"}),

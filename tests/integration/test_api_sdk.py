@@ -57,7 +57,7 @@ async def gpt(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
         yield client
 
 
-def user(text: str) -> list[Any]:
+def user(text: Any) -> list[Any]:
     return [{"role": "user", "content": text}]
 
 
@@ -154,7 +154,7 @@ async def test_mistral_prefix_begins_the_answer(mistral: Mistral, engine: Path, 
     else:
         answer = await mistral.chat.complete_async(model="tiny", messages=messages)
         said = answer.choices[0].message.content
-    assert said == "Dear "  # the script repeats the last message, which is the prefix: it must not come twice
+    assert said == "Dear Dear "  # the prefix, and then what the script generates: the last message again
     assert last_request(engine)["body"]["continue_final_message"] is True
 
 
@@ -164,10 +164,11 @@ async def test_mistral_refuses_by_name_what_it_would_have_to_ignore(mistral: Mis
         ({"tools": [{"type": "image_generation"}]}, ["body", "tools", 0, "type"]),
         ({"min_tokens": 4}, ["body", "min_tokens"]),
         ({"n": 1000}, ["body", "n"]),
+        ({"messages": user([{"type": "image_url", "image_url": "data:,"}])}, ["body", "messages"]),
     ]
     for more, loc in cases:
         with pytest.raises(HTTPValidationError) as caught:
-            await mistral.chat.complete_async(model="tiny", messages=user("x"), **more)
+            await mistral.chat.complete_async(**({"model": "tiny", "messages": user("x")} | more))
         assert caught.value.data.detail[0].loc == loc
     async with httpx.AsyncClient(base_url=url) as plain:
         answer = await plain.post(

@@ -16,9 +16,11 @@ from starlette.responses import Response, StreamingResponse
 from allod import limits
 from allod.api import admin_values as values
 from allod.api import problems, receipts, wire
-from allod.api.ports import Inner, NodePort, ProjectView
+from allod.api.ports import Inner, KeyView, NodePort, ProjectView
 from allod.errors import Denied, NotFound, Usage
+from allod.identity import roles
 from allod.identity.caller import Caller, Role
+from allod.identity.roles import Target
 from allod.policy.decision import Ask
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -63,15 +65,15 @@ async def reload(request: Request) -> Response:
 async def list_keys(request: Request) -> Response:
     caller = _reader(request)
     keys = await _node(request).list_keys(organisation=_scope(caller))
-    return wire.json_response([k for k in keys if receipts.may_read(caller, k.organisation, k.project)])
+    return wire.json_response([key for key in keys if roles.may(caller, "key.list", _of_key(key)).allowed])
 
 
 async def create_key(request: Request) -> Response:
-    caller = _manager(request)
+    caller = wire.caller_of(request)
     wanted = await _body(request, values.NewKeyOf)
-    if wanted.role is Role.OWNER and caller.role is not Role.OWNER:
-        raise Denied("role.owner", "only an owner makes another owner's key")
-    await _own_project(request, caller, wanted.project)
+    project = await _project(request, caller, wanted.project)
+    target = Target(organisation=project.organisation, project=project.id, role=wanted.role)
+    roles.require(caller, "key.create", target)
     made = await _node(request).create_key(
         by=caller,
         project=wanted.project,
@@ -83,24 +85,24 @@ async def create_key(request: Request) -> Response:
 
 
 async def revoke_key(request: Request) -> Response:
-    caller = _manager(request)
+    caller = wire.caller_of(request)
     key_id = request.path_params["id"]
     keys = {key.key_id: key for key in await _node(request).list_keys(organisation=_scope(caller))}
     if key_id not in keys:
         raise _absent("key", key_id)
-    if keys[key_id].role is Role.OWNER and caller.role is not Role.OWNER:
-        raise Denied("role.owner", "only an owner revokes an owner's key")
+    roles.require(caller, "key.revoke", _of_key(keys[key_id]))
     return wire.json_response(await _node(request).revoke_key(key_id, by=caller))
 
 
 async def list_projects(request: Request) -> Response:
     caller = _reader(request)
     projects = await _node(request).list_projects(organisation=_scope(caller))
-    return wire.json_response([p for p in projects if receipts.may_read(caller, p.organisation, p.id)])
+    seen = [p for p in projects if roles.may(caller, "project.list", _of_project(p)).allowed]
+    return wire.json_response(seen)
 
 
 async def create_project(request: Request) -> Response:
-    caller = _manager(request)
+    caller = wire.caller_of(request)
     wanted = await _body(request, values.NewProject)
     organisation = wanted.organisation or caller.organisation
     if organisation != caller.organisation and not _operator(caller):
@@ -112,6 +114,7 @@ async def create_project(request: Request) -> Response:
         floor_class=values.data_class(wanted.floor_class),
         categories=tuple(sorted(values.categories(wanted.categories))),
     )
+    roles.require(caller, "project.create", _of_project(project))
     if project.default_class < project.floor_class:
         raise Usage("class.below-floor", "a project's default class cannot be below its floor")
     return wire.json_response(await _node(request).create_project(project, by=caller), 201)
@@ -119,10 +122,7 @@ async def create_project(request: Request) -> Response:
 
 async def create_organisation(request: Request) -> Response:
     caller = wire.caller_of(request)
-    if not _operator(caller):
-        raise Denied(
-            "role.operator", "organisations are made by the node's operator", hint="run it on the node itself"
-        )
+    roles.require(caller, "organisation.create", Target())
     wanted = await _body(request, values.NewOrganisation)
     made = await _node(request).create_organisation(wanted.name, by=caller)
     return wire.json_response(values.Created(id=made), 201)
@@ -199,7 +199,7 @@ def _node(request: Request) -> NodePort:
 
 
 def _operator(caller: Caller) -> bool:
-    return caller.key_id == wire.OPERATOR_KEY_ID
+    return caller.key_id == roles.OPERATOR
 
 
 def _scope(caller: Caller) -> str | None:
@@ -215,18 +215,27 @@ def _manager(request: Request) -> Caller:
     return _with_role(request, MANAGERS, "changing this")
 
 
-def _with_role(request: Request, roles: frozenset[Role], what: str) -> Caller:
+def _with_role(request: Request, allowed: frozenset[Role], what: str) -> Caller:
     caller = wire.caller_of(request)
-    if caller.role not in roles:
-        named = ", ".join(sorted(roles))
+    if caller.role not in allowed:
+        named = ", ".join(sorted(allowed))
         raise Denied("role.insufficient", f"{what} takes a key with one of the roles: {named}")
     return caller
 
 
-async def _own_project(request: Request, caller: Caller, project: str) -> None:
-    projects = await _node(request).list_projects(organisation=_scope(caller))
-    if project not in {p.id for p in projects}:
-        raise _absent("project", project)
+async def _project(request: Request, caller: Caller, name: str) -> ProjectView:
+    for project in await _node(request).list_projects(organisation=_scope(caller)):
+        if project.id == name:
+            return project
+    raise _absent("project", name)
+
+
+def _of_key(key: KeyView) -> Target:
+    return Target(organisation=key.organisation, project=key.project, role=key.role, key_id=key.key_id)
+
+
+def _of_project(project: ProjectView) -> Target:
+    return Target(organisation=project.organisation, project=project.id)
 
 
 def _absent(what: str, name: str) -> NotFound:

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from allod.api.ports import NodePort, ReceiptFormat, ReceiptView
-from allod.api.wire import OPERATOR_KEY_ID, caller_of, json_response
+from allod.api.wire import caller_of, json_response
 from allod.errors import Denied, NotFound, Usage
+from allod.identity import roles
 from allod.identity.caller import Caller, Role
 
 READS_ORGANISATION = frozenset({Role.OWNER, Role.ADMIN, Role.AUDITOR})
@@ -31,7 +32,7 @@ _TILE = re.compile(r"tile/(?:entries|[0-5]?[0-9]|6[0-3])/(?:x[0-9]{3}/){0,6}[0-9
 
 def may_read(caller: Caller, organisation: str, project: str) -> bool:
     """Whether `caller` may read what belongs to that organisation and project."""
-    if caller.key_id == OPERATOR_KEY_ID:
+    if caller.key_id == roles.OPERATOR:
         return True
     if caller.organisation != organisation:
         return False
@@ -112,7 +113,7 @@ def _auditing(caller: Caller) -> None:
 async def _alone(node: NodePort, caller: Caller) -> None:
     """Hash tiles tell nothing, but an entry names its organisation: those are one organisation's to read."""
     organisations = {project.organisation for project in await node.list_projects(organisation=None)}
-    if caller.key_id != OPERATOR_KEY_ID and organisations - {caller.organisation}:
+    if caller.key_id != roles.OPERATOR and organisations - {caller.organisation}:
         raise Denied(
             "ledger.shared",
             "this ledger also holds entries of other organisations",

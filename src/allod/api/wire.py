@@ -19,13 +19,13 @@ from starlette.responses import Response
 
 from allod import limits
 from allod.errors import Denied, TooLarge, Unauthenticated, Usage
+from allod.identity import roles
 from allod.identity.caller import Caller
 
 CALLER_HEADER = "allod-internal-caller"
 PARENT_HEADER = "allod-internal-parent"
 CLASS_HEADER = "allod-data-class"
 CATEGORIES_HEADER = "allod-data-categories"
-OPERATOR_KEY_ID = "local"
 
 T = TypeVar("T")
 _CALLER = msgspec.json.Decoder(Caller)
@@ -65,7 +65,7 @@ def caller_of(request: Request) -> Caller:
             hint="send the header 'Authorization: Bearer allod_…'; make a key with: allod key create",
         )
     caller = decode_caller(value)
-    if caller.key_id == OPERATOR_KEY_ID:
+    if caller.key_id == roles.OPERATOR:
         # The operator exists only on the admin socket: nothing that came through a front may claim to be it.
         raise Denied("caller.operator", "the node's operator speaks only through the admin socket")
     return caller

@@ -27,7 +27,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     created: int  # Unix seconds
-    prefix: str = ""  # Mistral's answers begin with the assistant's prefix
+    prefix: str = ""  # Mistral's answers begin with the assistant's prefix; engines answer what follows it
     max_tokens: int | None = None
 
 
@@ -63,7 +63,7 @@ def _choice(choice: OpenAI, usage: OpenAI, shape: Shape) -> OpenAI:
     message = choice.get("message")
     said = {"content": choice.get("text")} if message is None else message
     calls = [_whole_call(call, at) for at, call in enumerate(said.get("tool_calls") or [])]
-    content = _begun(said.get("content") or "", shape.prefix)
+    content = shape.prefix + (said.get("content") or "")
     thinking = said.get("reasoning_content") or said.get("reasoning")
     told: OpenAI = {"role": "assistant", "tool_calls": calls or None, "content": content, "prefix": False}
     if thinking:
@@ -76,10 +76,6 @@ def _choice(choice: OpenAI, usage: OpenAI, shape: Shape) -> OpenAI:
     if choice.get("logprobs"):
         translated["logprobs"] = _logprobs(choice["logprobs"])
     return translated
-
-
-def _begun(content: str, prefix: str) -> str:
-    return content if content.startswith(prefix) else prefix + content
 
 
 def _think(text: str) -> OpenAI:
@@ -148,7 +144,6 @@ class Reframer:
         self._id = "cmpl-allod"
         self._usage: OpenAI = {}
         self._open: set[int] = set()  # choices that have begun
-        self._begun: dict[int, str | None] = {}  # text held until it is known whether it repeats the prefix
         self._calls: dict[int, dict[int, OpenAI]] = {}  # per choice, per call: fragments put together
         self._finished: dict[int, Any] = {}
 
@@ -164,11 +159,10 @@ class Reframer:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise NotReady("upstream.malformed", "the engine's stream is not a chat completion") from error
 
-    def end(self, *, complete: bool) -> Iterator[OpenAI]:
-        """The last chunks: held text, calls, finish reasons, usage. Not `complete`: reason `error`."""
+    def end(self, *, complete: bool) -> OpenAI:
+        """The last chunk: tool calls, finish reasons, usage. Not `complete`: reason `error`."""
         choices = []
         for at in sorted(self._open | set(self._finished)):
-            yield from self._text(at, "", last=True)
             calls = [self._call(at, n, call) for n, call in sorted(self._calls.get(at, {}).items())]
             delta: OpenAI = {"content": ""}
             if calls and complete:
@@ -180,7 +174,7 @@ class Reframer:
             choices.append({"index": 0, "delta": {"content": ""}, "finish_reason": "error"})
         last = self._chunk(choices)
         last["usage"] = _usage(self._usage)
-        yield last
+        return last
 
     def _choice(self, choice: OpenAI) -> Iterator[OpenAI]:
         at = int(choice.get("index", 0))
@@ -188,31 +182,16 @@ class Reframer:
         said = {"content": choice.get("text")} if delta is None else delta
         if at not in self._open:
             self._open.add(at)
-            self._begun[at] = "" if self._shape.prefix else None
-            yield self._delta(at, {"role": "assistant", "content": ""})
+            yield self._delta(at, {"role": "assistant", "content": self._shape.prefix})
         thinking = said.get("reasoning_content") or said.get("reasoning")
         if thinking:
             yield self._delta(at, {"content": [_think(thinking)]})
         if said.get("content"):
-            yield from self._text(at, str(said["content"]), logprobs=choice.get("logprobs"))
+            yield self._delta(at, {"content": said["content"]}, choice.get("logprobs"))
         for fragment in said.get("tool_calls") or []:
             self._gather(at, fragment)
         if choice.get("finish_reason") is not None:
             self._finished[at] = choice["finish_reason"]
-
-    def _text(
-        self, at: int, text: str, *, last: bool = False, logprobs: OpenAI | None = None
-    ) -> Iterator[OpenAI]:
-        held = self._begun.get(at)
-        if held is not None:
-            text = held + text
-            if not last and len(text) < len(self._shape.prefix) and self._shape.prefix.startswith(text):
-                self._begun[at] = text
-                return
-            self._begun[at] = None
-            text = _begun(text, self._shape.prefix)
-        if text:
-            yield self._delta(at, {"content": text}, logprobs)
 
     def _gather(self, at: int, fragment: OpenAI) -> None:
         calls = self._calls.setdefault(at, {})

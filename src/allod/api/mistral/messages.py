@@ -185,6 +185,15 @@ def _cited(chunk: ReferenceChunk) -> str:
     return "".join(f"[{reference}]" for reference in chunk.reference_ids)
 
 
+def has_image(said: list[Message]) -> bool:
+    return any(
+        isinstance(chunk, ImageChunk)
+        for message in said
+        if isinstance(message.content, list)
+        for chunk in message.content
+    )
+
+
 def prefix_text(message: Message) -> str | None:
     """The text that an assistant's `prefix` message begins the answer with; None where there is none."""
     if not isinstance(message, AssistantMessage) or not message.prefix:

@@ -27,6 +27,8 @@ SSE_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 async def chat_completions(request: Request) -> Response:
     value = wire.json_of(await wire.body_of(request))
     wanted = asked.parse(value, asked.ChatRequest)
+    if messages.has_image(wanted.messages):
+        await _sees(request, wanted.model)
     prefix = messages.prefix_text(wanted.messages[-1]) or ""
     return await _complete(request, "/v1/chat/completions", asked.chat(wanted), wanted, prefix)
 
@@ -61,6 +63,13 @@ async def ocr(request: Request) -> Response:
     return Response(body, inner.status, headers, media_type="application/json")
 
 
+async def _sees(request: Request, model: str) -> None:
+    """Raises Invalid where the model takes no images: engines answer that with a failure of their own."""
+    node: NodePort = request.app.state.node
+    if not models.find(await node.status(), model).vision:
+        raise problems.Invalid("value_error", ("messages",), f"the model {model!r} takes no images")
+
+
 async def _complete(
     request: Request,
     path: str,
@@ -91,8 +100,7 @@ async def _reframed(inner: InnerAnswer, shape: Shape) -> AsyncIterator[bytes]:
                 yield sse.event(chunk)
     except NotReady:
         complete = False  # the client learns it as finish_reason "error" and the missing [DONE]
-    for chunk in reframer.end(complete=complete):
-        yield sse.event(chunk)
+    yield sse.event(reframer.end(complete=complete))
     if complete:
         yield sse.DONE
 
