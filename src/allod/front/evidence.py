@@ -1,50 +1,42 @@
-"""Evidence before answers: one thread makes what was written durable, for as many exchanges as wait at once.
+"""Evidence before answers: what was written is made durable for as many exchanges as wait at once.
 
-`when_durable` promises: its callback runs on the loop, with True once everything written to the spool before the call is
-on the disk, or with False when the disk refused. After a refusal nothing is admitted any more.
+`when_durable` promises: its callback runs on the loop, with True once everything written to the spool before the
+call is on the disk, or with False when the disk refused. After a refusal nothing is admitted any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import contextlib
 from collections.abc import Callable
-from typing import Protocol
 
 from allod.errors import AllodError, NotReady
+from allod.front.aio import Syncer
 from allod.front.problems import Problem
-
-
-class SpoolPort(Protocol):
-    """What `ledger.spool.Spool` is to the front."""
-
-    def check(self) -> None: ...
-    def begin(self, intent: bytes) -> int: ...
-    def end(self, receipt_id: str, leaf: bytes, key: bytes, opening: bytes = b"") -> int: ...
-    def sync(self) -> int: ...
-    def close(self) -> None: ...
-
+from allod.ledger.spool import Spool
 
 Told = Callable[[bool], None]
 _REOPEN_S = 1.0
 
 
 class Evidence:
-    """The spool of one worker. Everything but the syncing thread runs on the loop."""
+    """The spool of one worker, on its loop."""
 
-    def __init__(self, open_spool: Callable[[], SpoolPort], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, open_spool: Callable[[], Spool], loop: asyncio.AbstractEventLoop) -> None:
         self._open_spool = open_spool
-        self._spool: SpoolPort | None = None
+        self._spool: Spool | None = None
         self._opened_at = -_REOPEN_S
         self._loop = loop
         self._waiting: list[Told] = []
         self._syncing: list[Told] = []
         self._busy = False  # a sync is under way or about to be
-        self._go = threading.Semaphore(0)
-        self._stopped = False
+        self._position = 0
+        self._room: asyncio.Future[None] | None = None
+        self._syncer: Syncer | None = None
         self.failed: NotReady | None = None
-        self._thread = threading.Thread(target=self._run, name="spool-sync", daemon=True)
-        self._thread.start()
+        with contextlib.suppress(OSError):
+            self._syncer = Syncer()
+            loop.add_reader(self._syncer.eventfd, self._signalled)
 
     def check(self) -> None:
         """Raises Problem 503 where no further receipt could be kept."""
@@ -69,7 +61,26 @@ class Evidence:
         except AllodError as e:
             self.failed = NotReady(e.code, e.message, hint=e.hint, retry_after_s=5)
 
-    def _ready(self) -> SpoolPort:
+    def when_durable(self, told: Told) -> None:
+        self._waiting.append(told)
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._sync)  # after this round of the loop: its exchanges share one sync
+
+    async def close(self) -> None:
+        """Waits for the sync under way, then syncs and closes the spool."""
+        while self._busy:
+            await asyncio.sleep(0.001)
+        if self._room is not None:
+            await asyncio.wait([self._room])
+        if self._syncer is not None:
+            self._loop.remove_reader(self._syncer.eventfd)
+            self._syncer.close()
+        if self._spool is not None:
+            with contextlib.suppress(NotReady):
+                self._spool.close()
+
+    def _ready(self) -> Spool:
         """The spool; one that could not be opened (a full disk at start) is tried again once a second."""
         if self._spool is None:
             now = self._loop.time()
@@ -79,45 +90,61 @@ class Evidence:
             self._spool = self._open_spool()
         return self._spool
 
-    def when_durable(self, told: Told) -> None:
-        self._waiting.append(told)
-        if not self._busy:
-            self._busy = True
-            self._loop.call_soon(self._kick)  # after this round of the loop: its exchanges share one sync
-
-    def close(self) -> None:
-        """Waits for the sync under way, then syncs and closes the spool."""
-        self._stopped = True
-        self._go.release()
-        self._thread.join()
-        if self._spool is not None:
-            self._spool.close()
-
-    def _kick(self) -> None:
+    def _sync(self) -> None:
         self._syncing, self._waiting = self._waiting, []
-        self._go.release()
+        try:
+            spool = self._ready()
+            self._position, files = spool.sync_files()
+            if not files:
+                self._synced()
+            elif self._syncer is not None:
+                self._submit(spool, self._syncer, files)
+            else:
+                self._in_thread(spool)
+        except AllodError as e:
+            self._refused(e)
 
-    def _run(self) -> None:
-        while True:
-            self._go.acquire()
-            if self._stopped:
+    def _submit(self, spool: Spool, syncer: Syncer, files: list[int]) -> None:
+        try:
+            syncer.submit(files)
+        except OSError:
+            self._in_thread(spool)
+
+    def _signalled(self) -> None:
+        syncer, spool = self._syncer, self._spool
+        assert syncer is not None
+        assert spool is not None
+        try:
+            if not syncer.completed():
                 return
-            try:
-                if self._spool is not None:
-                    self._spool.sync()
-            except NotReady as e:
-                self.failed = e
-            except Exception as e:
-                # an unforeseen failure is a failure of the disk as far as answers are concerned
-                self.failed = NotReady(
-                    "ledger.io", f"the spool cannot be synced ({type(e).__name__})", retry_after_s=5
-                )
-            self._loop.call_soon_threadsafe(self._synced)
+        except OSError as e:
+            spool.sync_failed(e)
+            self._refused(NotReady("ledger.io", f"the spool cannot be synced: {e.strerror}", retry_after_s=5))
+            return
+        spool.sync_done(self._position)
+        if spool.wants_room and (self._room is None or self._room.done()):
+            self._room = self._loop.run_in_executor(None, spool.make_room)
+        self._synced()
+
+    def _in_thread(self, spool: Spool) -> None:
+        def done(future: asyncio.Future[int]) -> None:
+            error = future.exception()
+            if error is None:
+                self._synced()
+            else:
+                self._refused(error)
+
+        self._loop.run_in_executor(None, spool.sync).add_done_callback(done)
+
+    def _refused(self, error: BaseException) -> None:
+        code = error.code if isinstance(error, AllodError) else "ledger.io"
+        self.failed = NotReady(code, f"the spool cannot be synced: {error}", retry_after_s=5)
+        self._synced()
 
     def _synced(self) -> None:
         done, self._syncing = self._syncing, []
         if self._waiting:
-            self._kick()
+            self._loop.call_soon(self._sync)
         else:
             self._busy = False
         ok = self.failed is None

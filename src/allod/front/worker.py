@@ -193,7 +193,7 @@ class Worker:
         finally:
             for task in tasks:
                 task.cancel()
-            self.evidence.close()
+            await self.evidence.close()
 
     async def _listen(self) -> list[asyncio.Server]:
         settings = self.settings
