@@ -119,8 +119,8 @@ class _Launcher:
             os.close(ready_write)
             control.pass_fds = ()
             control.argv = [a for a in control.argv if not a.startswith("--ready-fd=")]
-            for number in range(self._workers):
-                front = self._front(number)
+            for worker in range(self._workers):
+                front = self._front(worker)
                 front.start(time.monotonic())
                 children.append(front)
             self._await_listening()
@@ -149,7 +149,8 @@ class _Launcher:
 
     def _front(self, number: int) -> Child:
         argv = [
-            "-m", "allod.front", f"--home={self._home.root}", f"--worker={number}", f"--listen={self._listen}",
+            "-m", "allod.front", f"--home={self._home.root}", f"--worker={number}",
+            f"--listen={self._listen}",
         ]  # fmt: skip
         if self._certificate:
             argv += [f"--tls-cert={self._certificate[0]}", f"--tls-key={self._certificate[1]}"]
@@ -272,7 +273,7 @@ _parent_fd = -1
 
 
 def _fork_away(home: Home) -> int | None:
-    """Forks. In the parent: the pipe on which the child reports. In the child: None, with output to node.log."""
+    """Forks. In the parent: the pipe on which the child reports. In the child: None, its output in node.log."""
     global _parent_fd  # noqa: PLW0603 — set once, between fork and run
     home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     read, write = os.pipe()

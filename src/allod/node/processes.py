@@ -1,4 +1,4 @@
-"""Child processes of the launcher: start, watch, restart with back-off, stop. Knows nothing of what they do."""
+"""Child processes of the launcher: start, watch, restart with back-off, stop; not what they do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEADY_S = 30.0  # alive this long: the next crash starts at the first back-off 
 
 
 def _die_with_parent() -> None:
-    """In the child, before exec: SIGTERM when the launcher is gone, so that kill -9 of it leaves no orphan."""
+    """In the child, before exec: SIGTERM once the launcher is gone, so that its kill -9 leaves no orphan."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

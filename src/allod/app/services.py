@@ -1,0 +1,236 @@
+"""From the configuration to what has to run and what the fronts may offer.
+
+A service that cannot be served (no such model, changed bytes, engine not installed) does not stop the others:
+it is left out of the snapshot, and its reason is shown wherever the service would have been.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from allod import __version__
+from allod.config import Config, EmbeddingsService, Home, LlmService, OcrService, Service, VllmService
+from allod.engines.launch import LaunchSpec
+from allod.engines.llm.spec import llm_spec, threads_for
+from allod.engines.ocr.identity import ocr_identity
+from allod.engines.ocr.spec import ocr_spec
+from allod.engines.provider.config import ProviderConfig
+from allod.engines.provider.spec import config_bytes, provider_spec
+from allod.engines.vllm import vllm_spec
+from allod.errors import AllodError
+from allod.front.snapshot import ReplicaEntry, ServiceEntry
+from allod.models import store as models
+from allod.models.manifest import ModelManifest
+from allod.sites.load import LOCAL, RemoteSite
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A service of the configuration that could not be planned, and why."""
+
+    model: str
+    kind: str
+    error: AllodError
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """`specs` is what the supervisor keeps running, `services` what the fronts know, `origins` who made it."""
+
+    specs: tuple[LaunchSpec, ...]
+    services: dict[str, ServiceEntry]
+    origins: dict[str, str]
+    failed: tuple[Failed, ...]
+
+
+def plan(config: Config, home: Home, remotes: Sequence[RemoteSite]) -> Plan:
+    """Reads manifests, verifies model files, writes the egress processes' configuration; starts nothing."""
+    building = _Building(config, home)
+    for service in config.services:
+        try:
+            building.local(service)
+        except AllodError as e:
+            building.failed.append(Failed(service.model, service.kind, e))
+    for remote in remotes:
+        building.remote(remote)
+    return Plan(
+        specs=tuple(building.specs),
+        services=building.services,
+        origins=building.origins,
+        failed=tuple(building.failed),
+    )
+
+
+class _Building:
+    def __init__(self, config: Config, home: Home) -> None:
+        self._config = config
+        self._home = home
+        self._replicas = home.run / "replicas"
+        self._cores = os.cpu_count() or 1
+        self._computing = sum(s.replicas for s in config.services if isinstance(s, LlmService))
+        self.specs: list[LaunchSpec] = []
+        self.services: dict[str, ServiceEntry] = {}
+        self.origins: dict[str, str] = {}
+        self.failed: list[Failed] = []
+
+    def local(self, service: Service) -> None:
+        manifest = None
+        specs = []
+        if isinstance(service, OcrService):
+            identity = ocr_identity(languages=service.languages, rapidocr=service.rapidocr)
+            origin = "; ".join(dict.fromkeys(identity.origins.values()))
+            for number in range(service.replicas):
+                id_ = f"{service.model}-{number}"
+                specs.append(
+                    ocr_spec(
+                        id=id_,
+                        run_dir=self._replicas / id_,
+                        languages=service.languages,
+                        rapidocr=service.rapidocr,
+                        workers=service.threads or max(1, self._cores - 1),
+                        service=service.model,
+                        identity=identity,
+                    )
+                )
+        else:
+            folder, manifest = models.find(self._home.models, service.weights or service.model)
+            models.verify(folder)
+            origin = describe_origin(manifest)
+            specs = [
+                self._with_weights(service, f"{service.model}-{number}", folder, manifest)
+                for number in range(service.replicas)
+            ]
+        watts = self._config.site.active_watts
+        entries = tuple(_replica(spec, service.model, manifest, watts) for spec in specs)
+        self.specs += specs
+        self._add(
+            ServiceEntry(
+                model=service.model,
+                kind=service.kind,
+                replicas=entries,
+                aliases=service.aliases + (manifest.aliases if manifest else ()),
+                context_tokens=manifest.context_tokens if manifest else None,
+                test_model=manifest.test_model if manifest else False,
+            ),
+            origin,
+        )
+
+    def _with_weights(self, service: Service, id_: str, folder: Path, manifest: ModelManifest) -> LaunchSpec:
+        if isinstance(service, VllmService):
+            return vllm_spec(
+                manifest,
+                id=id_,
+                folder=folder,
+                run_dir=self._replicas,
+                program=service.program,
+                context_tokens=service.context_tokens,
+                parallel=service.parallel,
+                gpu_memory=service.gpu_memory,
+                tensor_parallel=service.tensor_parallel,
+            )
+        assert isinstance(service, LlmService | EmbeddingsService)
+        return llm_spec(
+            manifest,
+            id=id_,
+            folder=folder,
+            run_dir=self._replicas,
+            threads=service.threads or threads_for(self._cores, self._computing),
+            context_tokens=service.context_tokens if isinstance(service, LlmService) else None,
+            parallel=service.parallel if isinstance(service, LlmService) else 4,
+        )
+
+    def remote(self, remote: RemoteSite) -> None:
+        """One egress process per site; each of its models is served through it."""
+        name = remote.site.name
+        id_ = f"{name}-egress"
+        folder = self._replicas / id_
+        provider = remote.provider
+        egress = ProviderConfig(
+            base_url=provider.base_url,
+            api=provider.api,
+            key=provider.key,
+            models={m.name: m.upstream for m in provider.models},
+        )
+        config_path = self._home.run / "egress" / f"{name}.json"
+        config_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config_path.write_bytes(config_bytes(egress))
+        try:
+            self.specs.append(
+                provider_spec(
+                    egress,
+                    id=id_,
+                    service=name,
+                    run_dir=folder,
+                    config_path=config_path,
+                    environment=os.environ,
+                )
+            )
+        except AllodError as e:
+            # The policy still decides over the site, and says so; an allowed request then finds no replica.
+            self.failed.append(Failed(id_, "egress", e))
+        for model in provider.models:
+            replica = ReplicaEntry(
+                id=id_,
+                site=name,
+                socket=str(folder / "http.sock"),
+                upstream_model=model.name,  # the egress process knows what the provider calls it
+                engine=f"allod-egress {__version__}",
+                engine_digest="",
+                model_digest="",
+            )
+            self._add(
+                ServiceEntry(
+                    model=model.name,
+                    kind=model.kind,
+                    replicas=(replica,),
+                    context_tokens=model.context_tokens,
+                    owned_by=name,
+                ),
+                f"as served by {remote.site.operator.value or name}; its provider does not prove which files",
+            )
+
+    def _add(self, service: ServiceEntry, origin: str) -> None:
+        """A model that is served here and elsewhere is one service: this machine first."""
+        known = self.services.get(service.model)
+        if known is None:
+            self.services[service.model] = service
+            self.origins[service.model] = origin
+        elif known.kind == service.kind:
+            self.services[service.model] = msgspec.structs.replace(
+                known, replicas=known.replicas + service.replicas
+            )
+
+
+def describe_origin(manifest: ModelManifest) -> str:
+    """Who made a model, where, under which licence; unknown said as unknown."""
+    origin = manifest.origin
+    return f"{origin.maker} ({origin.country}), licence {manifest.licence}"
+
+
+def replica_names(services: dict[str, ServiceEntry]) -> dict[str, tuple[str, ...]]:
+    """Site name -> the models it serves."""
+    found: dict[str, list[str]] = {LOCAL: []}
+    for service in services.values():
+        for replica in service.replicas:
+            names = found.setdefault(replica.site, [])
+            if service.model not in names:
+                names.append(service.model)
+    return {site: tuple(names) for site, names in found.items()}
+
+
+def _replica(
+    spec: LaunchSpec, upstream: str, manifest: ModelManifest | None, watts: float | None
+) -> ReplicaEntry:
+    return ReplicaEntry(
+        id=spec.id,
+        site=LOCAL,
+        socket=str(spec.socket),
+        upstream_model=manifest.name if manifest else upstream,
+        engine=spec.engine,
+        engine_digest=spec.engine_digest,
+        model_digest=spec.model_digest,
+        quantisation=manifest.quantisation if manifest else "",
+        active_watts=watts,
+    )

@@ -1,0 +1,139 @@
+"""The control process: serves the `App` on its two sockets, to the fronts and to the operator.
+
+`run/control.sock` takes what the fronts hand over: the public API, receipts, the console. `run/admin.sock` is
+the same administration for whoever may open it, which is the user that runs the node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.routing import Mount, Route
+
+from allod.api.apps import admin_app, public_app
+from allod.app.app import App
+from allod.clock import SystemClock
+from allod.config import Home
+from allod.config import load as load_config
+from allod.console.app import console_app
+from allod.errors import AllodError
+from allod.identity.caller import Caller, Role
+from allod.identity.roles import OPERATOR
+
+_BACKLOG = 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m allod.node.control", description=__doc__)
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--url", required=True, help="the public address, for people")
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--ready-fd", type=int)
+    args = parser.parse_args()
+    try:
+        uvloop.run(run(Home.of(args.home), args.url, args.workers, args.ready_fd))
+    except AllodError as e:
+        print(f"allod control: {e}" + (f"\n  next: {e.hint}" if e.hint else ""), file=sys.stderr, flush=True)
+        return e.exit_code
+    return 0
+
+
+async def run(home: Home, url: str, workers: int, ready_fd: int | None) -> None:
+    """Serves until SIGTERM; replicas end with it, and survive anything that is not SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = App(home, load_config(home), url, workers, SystemClock())
+    first_key = await app.start()
+    operator = Caller(key_id=OPERATOR, organisation="default", project="default", role=Role.OWNER)
+    servers = [
+        _Server(_config(_public(app, _session_key(home)))),
+        _Server(_config(admin_app(app, operator))),
+    ]
+    sockets = [_listen(home.run / "control.sock"), _listen(home.admin_socket)]
+    serving = [
+        asyncio.create_task(server.serve(sockets=[s])) for server, s in zip(servers, sockets, strict=True)
+    ]
+    if ready_fd is not None:
+        os.write(ready_fd, msgspec.json.encode({"admin_key": first_key}) + b"\n")
+        os.close(ready_fd)
+    await stop.wait()
+    for server in servers:
+        server.should_exit = True
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*serving)
+    await app.stop()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: this process has one, for both servers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips="*",  # only the fronts can open the socket; they set the field themselves
+        timeout_graceful_shutdown=5,
+        backlog=_BACKLOG,
+    )
+
+
+def _public(app: App, session_key: bytes) -> Starlette:
+    public = public_app(app)
+    public.router.routes[:0] = [
+        Route("/", _to_console),
+        Mount("/console", console_app(app, session_key)),
+    ]
+    return public
+
+
+async def _to_console(request: Request) -> RedirectResponse:
+    return RedirectResponse("/console/")
+
+
+def _session_key(home: Home) -> bytes:
+    """Signs console sessions; made once, so that a restart does not sign people out."""
+    path = home.keys / "console.key"
+    with contextlib.suppress(FileExistsError):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as f:
+            f.write(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def _listen(path: Path) -> socket.socket:
+    """A Unix socket of this user alone. A stale one is replaced: the home's lock says who may."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    path.chmod(0o600)
+    listening.listen(_BACKLOG)
+    return listening
+
+
+if __name__ == "__main__":
+    sys.exit(main())
