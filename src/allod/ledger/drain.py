@@ -115,7 +115,11 @@ class _Folder:
         return self.position
 
     def release(self, committed: int) -> None:
-        """Deletes segments wholly before `committed` in which no open record began."""
+        """Deletes segments wholly before `committed` in which no open record began.
+
+        A record begun in a segment that stays and ended in one that goes would look interrupted to a later
+        reader, should the worker die: the log drops it then, as it has that id already.
+        """
         needed = {number for number, _ in self._open.values()}
         for number, path in self._segments():
             head = _header(path)

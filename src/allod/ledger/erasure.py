@@ -46,9 +46,12 @@ def encode(erasure: Erasure) -> bytes:
 
 def read_leaf(leaf: bytes) -> Statement | Erasure:
     """Either kind. Raises msgspec.MsgspecError on anything else."""
-    if _KIND.decode(leaf).v == VERSION:
-        return _ERASURE.decode(leaf)
-    return statement.decode(leaf)
+    try:
+        if _KIND.decode(leaf).v == VERSION:
+            return _ERASURE.decode(leaf)
+        return statement.decode(leaf)
+    except UnicodeDecodeError as e:  # msgspec lets this one through
+        raise msgspec.DecodeError("not UTF-8") from e
 
 
 def leaf_id(leaf: bytes) -> str:

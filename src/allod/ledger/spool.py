@@ -190,8 +190,8 @@ class Spool:
             return position
 
     def sync_files(self) -> tuple[int, list[int]]:
-        """For a writer that syncs by itself, one sync at a time: the position that is durable once each of these
-        files has been through fdatasync. Then call `sync_done` or `sync_failed`. Raises as `sync`."""
+        """For a writer that syncs by itself, one sync at a time: the position that is durable once each of
+        these files has been through fdatasync. Then call `sync_done` or `sync_failed`. Raises as `sync`."""
         if self._failed is not None:
             raise not_ready(self._failed)
         position = self._position

@@ -149,7 +149,7 @@ def cosign(
 ) -> bytes:
     """Asks a witness to cosign our checkpoint; returns the note with the cosignatures of known keys added.
 
-    `proof(size)` gives the consistency proof from `size`; it is asked again if the witness remembers another size.
+    `proof(size)` gives the consistency proof from `size`; asked again if the witness remembers another.
     Raises Integrity `witness.refused` (it holds another history, or refused) and `witness.unsigned`.
     """
     ours = parse_note(note)

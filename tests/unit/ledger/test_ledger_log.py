@@ -50,12 +50,19 @@ def test_every_leaf_is_provable_at_tile_borders(tmp_path: Path) -> None:
         prover = Prover(Store(tmp_path), log.size)
         for index in range(0, log.size, max(1, log.size // 40)):
             path = prover.inclusion(index)
-            assert tree.root_from_inclusion(tree.leaf_hash(leaves[index]), index, log.size, path) == checkpoint.root
-            assert tree.root_from_inclusion(tree.leaf_hash(b"other"), index, log.size, path) != checkpoint.root
+            assert (
+                tree.root_from_inclusion(tree.leaf_hash(leaves[index]), index, log.size, path)
+                == checkpoint.root
+            )
+            assert (
+                tree.root_from_inclusion(tree.leaf_hash(b"other"), index, log.size, path) != checkpoint.root
+            )
         for old, root in roots.items():
             proof = log.consistency(old)
             assert tree.consistent(old, root, log.size, checkpoint.root, proof)
-            assert old in {0, log.size} or not tree.consistent(old, root, log.size, checkpoint.root, proof[:-1])
+            assert old in {0, log.size} or not tree.consistent(
+                old, root, log.size, checkpoint.root, proof[:-1]
+            )
             assert not tree.consistent(old, bytes(32), log.size, checkpoint.root, proof)
 
 
@@ -79,7 +86,9 @@ def test_a_record_is_in_the_tree_once(tmp_path: Path) -> None:
 def test_ids_are_found_across_chunks_though_the_clock_steps_back(tmp_path: Path) -> None:
     signers = make_signers()
     count = 2 * INDEX_CHUNK_LEAVES + 5
-    entries = [make_entry(ManualClock(1_700_000_000_000_000 - (n % 977) * 1_000_000), n) for n in range(count)]
+    entries = [
+        make_entry(ManualClock(1_700_000_000_000_000 - (n % 977) * 1_000_000), n) for n in range(count)
+    ]
     log = Log.open(tmp_path, signers, ManualClock())
     for at in range(0, count, 5_000):
         log.append(entries[at : at + 5_000])
@@ -102,9 +111,9 @@ def test_erasing_destroys_the_key_and_says_so(tmp_path: Path) -> None:
     assert opens(victim, opening.key, "input", b"question 7")
     assert not opens(victim, opening.key, "input", b"question 8")
     erasure_id = log.erase(victim.id, by="key-of-the-officer")
-    with pytest.raises(NotFound, match="receipt.erased"):
+    with pytest.raises(NotFound, match=r"receipt\.erased"):
         log.opening(victim.id)
-    with pytest.raises(NotFound, match="receipt.erased"):
+    with pytest.raises(NotFound, match=r"receipt\.erased"):
         log.erase(victim.id, by="again")
     record = read_leaf(log.leaf(20))
     assert isinstance(record, Erasure)
@@ -117,7 +126,9 @@ def test_erasing_destroys_the_key_and_says_so(tmp_path: Path) -> None:
     assert clock.now_us()
 
 
-def test_a_crash_between_erasure_leaf_and_key_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_between_erasure_leaf_and_key_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signers = make_signers()
     log = make_log(tmp_path, 3, signers)
     victim = read_leaf(log.leaf(1)).id
@@ -185,14 +196,14 @@ def test_a_ledger_older_than_its_checkpoint_is_refused(tmp_path: Path) -> None:
     newer = log.checkpoint()
     log.close()
     (tmp_path / "state").write_bytes(old)
-    with pytest.raises(Integrity, match="ledger.rolled-back"):
+    with pytest.raises(Integrity, match=r"ledger\.rolled-back"):
         Log.open(tmp_path, signers, ManualClock())
     assert (tmp_path / "checkpoint").read_bytes() == newer
 
 
 def test_one_process_appends(tmp_path: Path) -> None:
     log = make_log(tmp_path, 1)
-    with pytest.raises(NotReady, match="ledger.busy"):
+    with pytest.raises(NotReady, match=r"ledger\.busy"):
         Log.open(tmp_path, make_signers(), ManualClock())
     log.close()
     with pytest.raises(Integrity):
@@ -224,7 +235,9 @@ def test_commitments_differ_by_key_and_label_and_add_up() -> None:
     for part in (b"a" * 1000, b"", b"b"):
         streamed.update(part)
     assert (streamed.hexdigest(), streamed.size) == (commit(key, "output", b"a" * 1000 + b"b"), 1001)
-    assert len({commit(key, "input", b"x"), commit(key, "output", b"x"), commit(bytes(32), "input", b"x")}) == 3
+    assert (
+        len({commit(key, "input", b"x"), commit(key, "output", b"x"), commit(bytes(32), "input", b"x")}) == 3
+    )
 
 
 def test_receipt_ids_sort_by_time_and_do_not_repeat() -> None:
