@@ -96,7 +96,7 @@ def load() -> dict[str, Catalogue]:
 
 
 def parse_po(text: str, name: str) -> dict[str, tuple[str, ...]]:
-    """The subset of GNU gettext's PO format that the catalogues use: msgid, msgid_plural, msgstr, comments."""
+    """The part of GNU gettext's PO format that the catalogues use: msgid, msgid_plural, msgstr, comments."""
     messages: dict[str, tuple[str, ...]] = {}
     entry: dict[str, str] = {}
     field = ""
@@ -126,7 +126,7 @@ def parse_po(text: str, name: str) -> dict[str, tuple[str, ...]]:
 
 
 def choose(asked: str, remembered: str, accept: str) -> str:
-    """The language for a request: what was asked for by name, else remembered, else Accept-Language (RFC 9110 §12.5.4)."""
+    """What was asked for by name, else remembered, else Accept-Language (RFC 9110 §12.5.4), or English."""
     for code in (asked, remembered):
         if code in LANGUAGES:
             return code

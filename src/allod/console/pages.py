@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from allod import limits
-from allod.api.ports import ExchangeView, ReceiptFormat, ReceiptView, SiteView
+from allod.api.ports import ExchangeView, ReceiptFormat, ReceiptView, SiteView, Verification
 from allod.console import picture, words
 from allod.console.session import Session
 from allod.console.shell import SESSION_COOKIE, VISITOR_COOKIE, Shell, own_path, source_of
@@ -143,7 +143,7 @@ class Pages:
         )
 
     async def exchanges(self, request: Request) -> Response:
-        """The list alone, for polling. 204 while nothing is new, so that nothing moves and nothing is announced."""
+        """The list alone, for polling. 204 while nothing is new: nothing moves, nothing is announced."""
         session = await self._shell.signed_in(request)
         rows = await self._rows(request, session)
         seen = request.query_params.get("seen", "")
@@ -190,7 +190,7 @@ class Pages:
         return Response(content, media_type=form[1], headers=headers)
 
     async def _visible(self, request: Request, session: Session) -> ReceiptView:
-        """The receipt, if the caller's role covers it. What is not theirs looks exactly like what does not exist."""
+        """The receipt, if the caller's role covers it; else exactly what a missing one looks like."""
         receipt_id = request.path_params["receipt_id"]
         missing = NotFound("receipt.unknown", "there is no such receipt in your organisation or project")
         try:
@@ -206,7 +206,7 @@ class Pages:
         return view
 
     async def _show(
-        self, request: Request, session: Session, view: ReceiptView, **context: object
+        self, request: Request, session: Session, view: ReceiptView, result: Verification | None = None
     ) -> Response:
         c = self._shell.catalogue(request)
         return self._shell.page(
@@ -216,7 +216,7 @@ class Pages:
             view=view,
             picture=picture.draw(view.statement, view.index, None, c),
             groups=words.explain(view.statement, c),
-            **{"result": None, **context},
+            result=result,
         )
 
 

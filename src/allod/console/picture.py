@@ -1,8 +1,8 @@
 """The path of one exchange as a picture. Pure: a receipt's statement in, stations and lines out.
 
 Nothing here is drawn that the statement does not say: a station whose value is missing is shown as unknown,
-a station that was never reached as skipped. The statement carries two moments, the first and the last; no time
-in between is invented.
+a station that was never reached as skipped. The statement carries two moments, the first and the last; no
+time in between is invented.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Literal
 
 import msgspec
 
-from allod.console.i18n import Catalogue, N_
+from allod.console.i18n import N_, Catalogue
 from allod.ledger.statement import Attempt, Statement
 from allod.policy.decision import Decision
 
 State = Literal["done", "stopped", "skipped", "waiting", "failed"]
 BranchState = Literal["used", "tried", "allowed", "refused"]
+LineKind = Literal["taken", "open", "refused", "tried"]
 
 BRANCHES_DRAWN_MAX = 6  # more do not fit; the list below the picture holds all of them
 WIDTH = 1120
@@ -34,6 +35,13 @@ STATIONS_X = {
 }
 CARD_X = 612
 TOP = 34
+
+_KINDS: dict[BranchState, LineKind] = {
+    "used": "taken",
+    "tried": "tried",
+    "allowed": "open",
+    "refused": "refused",
+}
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +79,7 @@ class Card(msgspec.Struct, frozen=True):
 
 class Line(msgspec.Struct, frozen=True):
     d: str  # SVG path data
-    kind: Literal["taken", "open", "refused", "tried", "none"]
+    kind: LineKind
 
 
 class Drawing(msgspec.Struct, frozen=True):
@@ -94,7 +102,7 @@ class Picture(msgspec.Struct, frozen=True):
 
 
 def branches_of(statement: Statement, decision: Decision | None) -> tuple[Branch, ...]:
-    """The fork. `decision` adds reasons and permitted sites, but only where it was made under the receipt's policy."""
+    """The fork. `decision` adds reasons and permitted sites, where it was made under the receipt's policy."""
     same_rules = decision is not None and decision.policy == statement.policy
     verdicts = {v.site: v for v in decision.verdicts} if decision and same_rules else {}
     found: dict[str, Branch] = {}
@@ -292,7 +300,7 @@ def _lay_out(stages: tuple[Stage, ...], branches: tuple[Branch, ...], c: Catalog
         y = first + row * ROW
         cards.append(Card(branch, CARD_X, y, cut(branch.site, 22), notes[branch.state]))
         end = CARD_X - 22 if branch.state == "refused" else CARD_X
-        lines.append(Line(_bend(fork + 15, axis, end, y), _kind(branch)))
+        lines.append(Line(_bend(fork + 15, axis, end, y), _KINDS[branch.state]))
         if branch.state == "refused":
             bars.append((end, y))
         if branch.state == "used":
@@ -303,7 +311,7 @@ def _lay_out(stages: tuple[Stage, ...], branches: tuple[Branch, ...], c: Catalog
     else:
         around = _around(fork, STATIONS_X["receipt"], axis, height - 12)
         lines.append(Line(around, "refused" if stopped else "tried"))
-    ledger = "taken" if by_key["ledger"].state == "done" else "open"
+    ledger: LineKind = "taken" if by_key["ledger"].state == "done" else "open"
     lines.append(Line(f"M{STATIONS_X['receipt'] + 13} {axis}H{STATIONS_X['ledger'] - 13}", ledger))
     dots = tuple(Dot(s, STATIONS_X[s.key], axis, cut(s.value, 15)) for s in stages)
     return Drawing(
@@ -315,17 +323,8 @@ def _around(fork: int, receipt: int, axis: int, floor: int) -> str:
     """From the fork straight to the receipt, below everything that was not reached."""
     rise = receipt - 48
     down = f"M{fork} {axis + 17}V{floor - 16}Q{fork} {floor} {fork + 16} {floor}"
-    return f"{down}H{rise - 16}Q{rise} {floor} {rise} {floor - 16}V{axis + 16}Q{rise} {axis} {rise + 16} {axis}H{receipt - 13}"
-
-
-def _kind(branch: Branch) -> Literal["taken", "open", "refused", "tried"]:
-    kinds: dict[str, Literal["taken", "open", "refused", "tried"]] = {
-        "used": "taken",
-        "tried": "tried",
-        "allowed": "open",
-        "refused": "refused",
-    }
-    return kinds[branch.state]
+    up = f"H{rise - 16}Q{rise} {floor} {rise} {floor - 16}V{axis + 16}"
+    return f"{down}{up}Q{rise} {axis} {rise + 16} {axis}H{receipt - 13}"
 
 
 def _bend(x1: int, y1: int, x2: int, y2: int) -> str:

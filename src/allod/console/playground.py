@@ -24,6 +24,7 @@ from allod.policy.decision import CATEGORIES, Ask, DataClass, Decision
 
 ANSWER_BYTES_MAX = 32 * limits.MIB  # a thousand pages of Markdown fit several times
 TOKENS_DEFAULT = 256
+PATHS = {"chat": "/v1/chat/completions", "ocr": "/v1/ocr"}  # kind of service, also the policy's action
 MEDIA = {
     b"%PDF-": "application/pdf",
     b"\x89PNG": "image/png",
@@ -83,7 +84,7 @@ class Playground:
             "messages": [{"role": "user", "content": sent.prompt}],
             "max_tokens": sent.tokens,
         }
-        result = await self._send(request, session, sent, "chat", "/v1/chat/completions", body)
+        result = await self._send(request, session, sent, "chat", body)
         return await self._page(request, session, "chat", sent, result)
 
     async def send_document(self, request: Request) -> Response:
@@ -95,15 +96,15 @@ class Playground:
         if isinstance(upload, UploadFile):
             sent = msgspec.structs.replace(sent, file_name=upload.filename or "", file_bytes=len(content))
         body = {"model": sent.model, "document": document_of(content)}
-        result = await self._send(request, session, sent, "ocr", "/v1/ocr", body)
+        result = await self._send(request, session, sent, "ocr", body)
         return await self._page(request, session, "ocr", sent, result)
 
     async def _send(
-        self, request: Request, session: Session, sent: Sent, action: str, path: str, body: dict[str, Any]
+        self, request: Request, session: Session, sent: Sent, kind: str, body: dict[str, Any]
     ) -> Result:
         inner = Inner(
             caller=session.caller,
-            path=path,
+            path=PATHS[kind],
             body=msgspec.json.encode(body),
             data_class=sent.data_class,
             data_categories=",".join(sent.categories),
@@ -121,7 +122,7 @@ class Playground:
             parts=shown,
             cut=cut,
             problem=problem,
-            picture=await self._picture(request, session, receipt_id, action),
+            picture=await self._picture(request, session, receipt_id, kind),
             receipt_id=receipt_id,
         )
 

@@ -79,7 +79,7 @@ class Sessions:
         return self._tag(self._form_key, nonce.encode())
 
     def check_form(self, nonce: str, token: str, headers: Mapping[str, str]) -> None:
-        """Raises Denied `console.foreign-form` unless the form was made here, for this session, and sent from here."""
+        """Raises Denied `console.foreign-form` unless made here, for this session, and sent from here."""
         genuine = token.isascii() and hmac.compare_digest(token, self.form_token(nonce))
         if not (genuine and sent_from_here(headers)):
             raise Denied(

@@ -1,4 +1,4 @@
-"""What every page needs: who is signed in, in which language, with which headers. Decides nothing about models."""
+"""What every page needs: who is signed in, in which language, with which headers. Decides nothing else."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Shell:
         return session
 
     async def form(self, request: Request, nonce: str, *, upload: bool = False) -> FormData:
-        """A posted form, bounded, in memory only, and proven to come from this console. Raises Usage, Denied."""
+        """A posted form, bounded, in memory, proven to come from this console. Raises Usage, Denied."""
         allowed = limits.CONSOLE_FORM_BYTES_MAX + (limits.CONSOLE_UPLOAD_BYTES_MAX if upload else 0)
         form = await read_form(request, allowed)
         token = form.get("token", "")
@@ -197,7 +197,7 @@ def _environment(catalogue: i18n.Catalogue) -> jinja2.Environment:
     )
     env.install_gettext_translations(catalogue, newstyle=True)  # type: ignore[attr-defined]
     env.filters["iso"] = iso
-    env.filters["country"] = lambda code: catalogue(COUNTRIES.get(code, code))
+    env.filters["country"] = lambda code: catalogue(COUNTRIES.get(code, str(code)))
     return env
 
 

@@ -8,7 +8,6 @@ from allod.console.i18n import N_, Catalogue
 from allod.console.picture import usage_text
 from allod.ledger.statement import Statement
 
-
 # Words that reach a page as values (states, classes, roles…) and are translated there.
 VOCABULARY = (
     *(N_("public"), N_("internal"), N_("confidential"), N_("restricted")),
@@ -70,7 +69,8 @@ def _who(s: Statement, c: Catalogue) -> tuple[Field, ...]:
             code=True,
             meaning=c(
                 N_(
-                    "A commitment to the API key's name. It can be opened to show which key it was, and tells nothing by itself."
+                    "A commitment to the API key's name. It can be opened to show which key it was, "
+                    "and tells nothing by itself."
                 )
             ),
         ),
@@ -124,7 +124,8 @@ def _what(s: Statement, c: Catalogue) -> tuple[Field, ...]:
             code=True,
             meaning=c(
                 N_(
-                    "A keyed commitment to the %(size)s received. Whoever holds the request and the record key can show that it is this one."
+                    "A keyed commitment to the %(size)s received. Whoever holds the request and the record "
+                    "key can show that it is this one."
                 ),
                 size=c.size(s.input_bytes),
             ),
@@ -275,7 +276,8 @@ def _proves(s: Statement, c: Catalogue) -> tuple[Field, ...]:
             code=True,
             meaning=c(
                 N_(
-                    "A check on the record key, which is kept outside the ledger. Destroying that key is erasure."
+                    "A check on the record key, which is kept outside the ledger. "
+                    "Destroying that key is erasure."
                 )
             ),
         ),
