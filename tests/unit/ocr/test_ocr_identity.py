@@ -44,7 +44,6 @@ def test_languages_are_chosen_by_script() -> None:
     assert for_script(configured, "Greek") == ("ell",)
     assert for_script(configured, "Arabic") == ()
     assert for_script(configured, "") == configured
-    assert for_script(configured, "Fraktur") == configured  # a name that no pack answers to decides nothing
 
 
 def test_the_launch_is_sealed_and_names_what_it_reads(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from allod.engines.ocr.prepare import enlarge, flatten, prepare, skew
+from allod.engines.ocr.prepare import enlarge, evenly_lit, flatten, letter_height, prepared, skew
 from allod.limits import RENDER_PIXELS_MAX
 
 
@@ -37,13 +37,25 @@ def test_a_shadow_is_taken_off(lines: Image.Image) -> None:
     assert int(paper.max()) - int(paper.min()) < 25
 
 
-def test_small_letters_grow_but_never_past_the_bound() -> None:
-    small = np.full((500, 500), 255, dtype=np.uint8)
-    assert enlarge(small, 12.0).shape == (1250, 1250)
-    assert enlarge(small, 40.0).shape == (500, 500)
-    assert enlarge(np.full((3900, 3900), 255, dtype=np.uint8), 5.0).size <= RENDER_PIXELS_MAX
+def test_small_letters_grow_but_never_past_the_bound(lines: Image.Image) -> None:
+    half = np.asarray(lines.resize((500, 600)))
+    assert letter_height(half) == pytest.approx(8.5, abs=1.5)
+    assert enlarge(half).shape[0] == pytest.approx(600 * 20 / 8.5, rel=0.15)
+    large = np.asarray(lines.resize((2000, 2400)))
+    assert enlarge(large).shape == large.shape
+    many = np.tile(half, (6, 7))
+    assert enlarge(many).size <= RENDER_PIXELS_MAX
+    assert letter_height(np.full((50, 50), 255, dtype=np.uint8)) is None
+
+
+def test_a_shadow_is_noticed_and_a_dark_scan_is_not_one(lines: Image.Image) -> None:
+    grey = np.asarray(lines)
+    shadow = (grey * np.linspace(1.0, 0.5, 1000)[None, :]).astype(np.uint8)
+    assert evenly_lit(lines)
+    assert evenly_lit(Image.fromarray((grey * 0.6).astype(np.uint8)))
+    assert not evenly_lit(Image.fromarray(shadow))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3)])
 def test_odd_sheets_are_survived(size: tuple[int, int]) -> None:
-    prepare(Image.new("RGB", size, "white"), letter_height=None)
+    prepared(Image.new("RGB", size, "white"))

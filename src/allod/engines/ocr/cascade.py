@@ -16,7 +16,7 @@ TESSERACT_SURE = 91.0  # mean word confidence; rendered pages that were read wel
 PREPARED_SURE = 90.0  # every page that was read badly scored below
 RAPIDOCR_PLAUSIBLE = 90.0  # a script that its weights do not know (Greek) scores 76 to 85, a known one 98
 RAPIDOCR_SCRIPTS = frozenset({"Latin", ""})  # "" is unknown: the plausibility bound then decides
-WORTHLESS = 50.0  # a word below this confidence counts against a reading
+DOUBTFUL = 75.0  # upside-down or foreign text is read with less; the other orientation is then tried
 
 Step = Literal["accept", "prepare", "rapidocr"]
 
@@ -41,8 +41,4 @@ def best(tried: Sequence[Reading]) -> Reading:
     last = tried[-1]
     if last.engine == "rapidocr" and last.confidence >= RAPIDOCR_PLAUSIBLE:
         return last
-    return max((r for r in tried if r.engine != "rapidocr"), key=_surely_read)
-
-
-def _surely_read(reading: Reading) -> float:
-    return sum(len(w.text) * (w.confidence - WORTHLESS) for w in reading.words)
+    return max((r for r in tried if r.engine != "rapidocr"), key=lambda r: r.surely_read)

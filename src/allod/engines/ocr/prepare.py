@@ -18,24 +18,49 @@ Grey = NDArray[np.uint8]
 SKEW_DEGREES_MAX = 8.0  # beyond, lines of text are no longer told from columns
 SKEW_IGNORED_DEGREES = 0.15  # Tesseract copes; resampling would cost more than it gives
 _SKEW_WIDTH = 900  # pixels; enough to see lines, small enough to try sixty angles
-LETTER_HEIGHT_WANTED = 30.0  # pixels of a line of text; Tesseract's models were trained near that
+LETTER_HEIGHT_WANTED = 20.0  # pixels of a median letter; Tesseract's models were trained near that
+LETTERS_MIN = 30  # fewer marks on the page say nothing about its letters
 ENLARGE_MAX = 2.5
+UNEVEN_LIGHT_MIN = 60  # grey levels between the brightest and the darkest paper
 
 
-def prepare(image: Image.Image, *, letter_height: float | None) -> Image.Image:
-    """Flattened, deskewed, and enlarged where letters (pixels, None unknown) are small. Grey, 8 bit."""
-    grey: Grey = np.asarray(image.convert("L"), dtype=np.uint8)
-    return Image.fromarray(enlarge(deskew(flatten(grey)), letter_height))
+def evenly_lit(image: Image.Image) -> bool:
+    """Whether the paper has one brightness. In a shadow Tesseract loses text and stays sure of the rest."""
+    paper = _paper(_grey(image))
+    bright, dark = np.percentile(paper, (95, 5))
+    return bool(bright - dark < UNEVEN_LIGHT_MIN)
+
+
+def flattened(image: Image.Image) -> Image.Image:
+    return Image.fromarray(flatten(_grey(image)))
+
+
+def levelled(image: Image.Image) -> Image.Image:
+    return Image.fromarray(deskew(_grey(image)))
+
+
+def prepared(image: Image.Image) -> Image.Image:
+    """Flattened, deskewed, and enlarged where letters are small. Grey, 8 bit."""
+    return Image.fromarray(enlarge(deskew(flatten(_grey(image)))))
+
+
+def _grey(image: Image.Image) -> Grey:
+    return np.asarray(image.convert("L"), dtype=np.uint8)
+
+
+def _paper(grey: Grey) -> Grey:
+    """The page without its letters, at about 400 pixels across."""
+    height, width = grey.shape
+    scale = max(1, min(height, width) // 400)
+    small = cv2.resize(grey, (max(1, width // scale), max(1, height // scale)), interpolation=cv2.INTER_AREA)
+    filled = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8))
+    return np.asarray(cv2.GaussianBlur(filled, (0, 0), 9), dtype=np.uint8)
 
 
 def flatten(grey: Grey) -> Grey:
     """Divides by the paper's own brightness, so that a shadow across a photograph is gone."""
     height, width = grey.shape
-    scale = max(1, min(height, width) // 400)
-    small = cv2.resize(grey, (max(1, width // scale), max(1, height // scale)), interpolation=cv2.INTER_AREA)
-    paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8))  # letters filled in
-    paper = cv2.GaussianBlur(paper, (0, 0), 9)
-    background = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
+    background = cv2.resize(_paper(grey), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.divide(grey, np.maximum(background, 1), scale=245), dtype=np.uint8)
 
 
@@ -64,16 +89,26 @@ def skew(grey: Grey) -> float:
     return float(fine) if sharpness(float(fine)) > 1.05 * sharpness(0.0) else 0.0
 
 
-def enlarge(grey: Grey, letter_height: float | None) -> Grey:
+def enlarge(grey: Grey) -> Grey:
     """Scaled up towards LETTER_HEIGHT_WANTED, never down, never past RENDER_PIXELS_MAX."""
-    wanted = LETTER_HEIGHT_WANTED / letter_height if letter_height else 1.5
+    letters = letter_height(grey)
+    if letters is None:
+        return grey
     room = float(np.sqrt(RENDER_PIXELS_MAX / grey.size))
-    factor = min(wanted, ENLARGE_MAX, room)
+    factor = min(LETTER_HEIGHT_WANTED / letters, ENLARGE_MAX, room)
     if factor < 1.1:
         return grey
-    return np.asarray(
-        cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), dtype=np.uint8
-    )
+    larger = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(larger, dtype=np.uint8)
+
+
+def letter_height(grey: Grey) -> float | None:
+    """Pixels of the median mark that could be a letter; None where there are too few to say."""
+    _, ink = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+    _, _, marks, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    heights = marks[1:, cv2.CC_STAT_HEIGHT]
+    likely = heights[(heights >= 5) & (heights <= grey.shape[0] / 10)]
+    return float(np.median(likely)) if len(likely) >= LETTERS_MIN else None
 
 
 def _turn(grey: Grey, angle: float, fill: int = 255) -> Grey:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import msgspec
 from PIL import Image
 
 from allod.engines.ocr import rapid, tesseract
-from allod.engines.ocr.cascade import best, next_step
+from allod.engines.ocr.cascade import DOUBTFUL, PREPARED_SURE, best, next_step
 from allod.engines.ocr.layout import Placed, render, with_titles
-from allod.engines.ocr.pages import Digital, Kind, load
-from allod.engines.ocr.prepare import prepare
-from allod.engines.ocr.text import Block, Engine, Reading
+from allod.engines.ocr.pages import Digital, Kind, Sheet, load
+from allod.engines.ocr.prepare import evenly_lit, flattened, levelled, prepared
+from allod.engines.ocr.text import Block, Engine, Reading, scaled
 from allod.errors import Unprocessable
 
-ROTATE_SURE = 1.0  # OSD's own scale; upright pages that it would turn by mistake score below
+Rotation = Literal[0, 90, 180, 270]
+
+ROTATE_SURE = 1.0  # OSD's own scale; upright pages that it would turn by mistake mostly score below
 SCRIPT_SURE = 2.0  # OSD has called clean English pages Arabic at 1.2
-_TURN: dict[int, Image.Transpose] = {  # OSD counts clockwise, Pillow counter-clockwise
+_TURN: dict[Rotation, Image.Transpose] = {  # OSD counts clockwise, Pillow counter-clockwise
     90: Image.Transpose.ROTATE_270,
     180: Image.Transpose.ROTATE_180,
     270: Image.Transpose.ROTATE_90,
@@ -42,7 +42,7 @@ class PageText(msgspec.Struct, frozen=True):
     blocks: tuple[Block, ...]
     engine: Engine
     confidence: float
-    rotation: Literal[0, 90, 180, 270]
+    rotation: Rotation
     script: str
     width: int
     height: int
@@ -50,106 +50,112 @@ class PageText(msgspec.Struct, frozen=True):
     milliseconds: int
 
 
+class _Seen(msgspec.Struct, frozen=True):
+    """What came of a page's picture: `width` and `height` are those of the page upright."""
+
+    reading: Reading
+    width: int
+    height: int
+    rotation: Rotation = 0
+    script: str = ""
+
+
+class _Lead(msgspec.Struct, frozen=True):
+    """What OSD said, where it was sure enough to be followed, and the languages that go with it."""
+
+    script: str
+    rotations: tuple[Rotation, ...]  # to be tried in this order
+    languages: tuple[str, ...]  # all that may be on the page
+    likely: tuple[str, ...]  # those to begin with
+    foreign: bool  # the script is none that is configured
+
+
 def recognise(path: Path, kind: Kind, index: int, settings: Settings) -> PageText:
     """Reads page `index`. Raises AllodError where the page cannot be read at all."""
     started = time.monotonic()
     page = load(path, kind, index)
     if isinstance(page, Digital):
-        reading = Reading("born-digital", page.blocks)
-        seen = tesseract.Orientation()
-        size = (page.width, page.height)
+        seen = _Seen(Reading("born-digital", page.blocks), page.width, page.height)
     else:
-        seen = tesseract.orientation(page.image, dpi=page.dpi)
-        upright = _upright(page.image, seen)
-        size = upright.size
-        reading = _by_cascade(upright, page.dpi, _script(seen), settings)
-    blocks = with_titles(reading.blocks)
-    page_text = render(blocks)
+        seen = _recognised(page, settings)
+    blocks = with_titles(seen.reading.blocks)
+    text = render(blocks)
+    digital = seen.reading.engine == "born-digital"
     return PageText(
         index=index,
-        markdown=page_text.markdown,
-        words=page_text.words,
+        markdown=text.markdown,
+        words=text.words,
         blocks=blocks,
-        engine=reading.engine,
-        confidence=reading.confidence if page_text.words else 100.0 * (reading.engine == "born-digital"),
-        rotation=_rotation(seen),
-        script=_script(seen),
-        width=size[0],
-        height=size[1],
+        engine=seen.reading.engine,
+        confidence=100.0 if digital else seen.reading.confidence,
+        rotation=seen.rotation,
+        script=seen.script,
+        width=seen.width,
+        height=seen.height,
         dpi=page.dpi,
         milliseconds=round(1000 * (time.monotonic() - started)),
     )
 
 
-def _by_cascade(image: Image.Image, dpi: int, script: str, settings: Settings) -> Reading:
-    """Unknown script: the first configured language's packs read first, all of them where that is unsure."""
-    everything = settings.languages
-    if script and not (everything := tesseract.for_script(settings.languages, script)):
+def _recognised(sheet: Sheet, settings: Settings) -> _Seen:
+    """The picture through the cascade. Raises Unprocessable on a script that no configured pack reads.
+
+    OSD is sometimes sure and wrong (a coarse fax of upright Latin is upside-down Thai to it), so what it says
+    is a lead, and what can be read decides.
+    """
+    lit = evenly_lit(sheet.image)
+    image = sheet.image if lit else flattened(sheet.image)
+    lead = _lead(tesseract.orientation(image, dpi=sheet.dpi), settings.languages)
+    rotation, upright, first = _first_reading(image, sheet.dpi, lead, lit=lit)
+    tried = [first]
+    rapidocr = settings.rapidocr and not lead.foreign
+    while (step := next_step(tried, script=lead.script, rapidocr=rapidocr)) != "accept":
+        if step == "prepare":
+            tried.append(_after_preparing(upright, sheet.dpi, lead.languages))
+        else:
+            tried.append(Reading("rapidocr", rapid.read(levelled(upright))))
+    reading = best(tried)
+    if lead.foreign and reading.confidence < PREPARED_SURE:
         raise Unprocessable(
             "ocr.script-unsupported",
-            f"the page is written in {script}, and no language of that script is configured",
+            f"the page seems to be written in {lead.script}, and no language of that script is configured",
             hint="install its pack (apt-get install tesseract-ocr-...) and name it in --languages",
         )
-    first = tesseract.for_script(everything, script or tesseract.script_of(everything[0]))
-    tried = [Reading("tesseract", tesseract.read(image, languages=first, dpi=dpi))]
-    steps: dict[str, Callable[[], Reading]] = {
-        "prepare": lambda: _prepared(image, dpi, everything, _letter_height(tried[0])),
-        "rapidocr": lambda: Reading("rapidocr", rapid.read(image)),
-    }
-    while (step := next_step(tried, script=script, rapidocr=settings.rapidocr)) != "accept":
-        tried.append(steps[step]())
-    return best(tried)
+    return _Seen(reading, *upright.size, rotation=rotation, script="" if lead.foreign else lead.script)
 
 
-def _prepared(
-    image: Image.Image, dpi: int, languages: tuple[str, ...], letter_height: float | None
-) -> Reading:
-    ready = prepare(image, letter_height=letter_height)
+def _lead(seen: tesseract.Orientation, languages: tuple[str, ...]) -> _Lead:
+    script = seen.script if seen.script_confidence >= SCRIPT_SURE else ""
+    rotation: Rotation = seen.rotate if seen.rotate_confidence >= ROTATE_SURE else 0
+    written = tesseract.for_script(languages, script)
+    foreign = not written
+    # A script that cannot be here makes the rotation doubtful too: upright is then tried first.
+    rotations: tuple[Rotation, ...] = (0, rotation) if foreign else (rotation, 0)
+    everything = written or languages
+    likely = tesseract.for_script(everything, tesseract.script_of(everything[0]))
+    return _Lead(script, tuple(dict.fromkeys(rotations)), everything, likely, foreign)
+
+
+def _first_reading(
+    image: Image.Image, dpi: int, lead: _Lead, *, lit: bool
+) -> tuple[Rotation, Image.Image, Reading]:
+    """The first orientation that reads well, else the one that reads best."""
+    attempts = []
+    for rotation in lead.rotations:
+        upright = image.transpose(_TURN[rotation]) if rotation else image
+        if lit:
+            reading = Reading("tesseract", tesseract.read(upright, languages=lead.likely, dpi=dpi))
+        else:  # a photograph: small and askew as well, as a rule
+            reading = _after_preparing(upright, dpi, lead.languages)
+        attempts.append((rotation, upright, reading))
+        if reading.confidence >= DOUBTFUL:
+            break
+    return max(attempts, key=lambda attempt: attempt[2].surely_read)
+
+
+def _after_preparing(image: Image.Image, dpi: int, languages: tuple[str, ...]) -> Reading:
+    """Boxes are in the pixels of `image`; on a page that was levelled they are where the level text is."""
+    ready = prepared(image)
     factor = ready.width / image.width
     blocks = tesseract.read(ready, languages=languages, dpi=round(dpi * factor))
-    return Reading("tesseract+prep", _scaled(blocks, 1 / factor))
-
-
-def _scaled(blocks: tuple[Block, ...], factor: float) -> tuple[Block, ...]:
-    """Boxes back in the pixels of the page. (A page turned by a few degrees keeps the turned boxes.)"""
-    return tuple(
-        Block(
-            tuple(
-                msgspec.structs.replace(
-                    line,
-                    words=tuple(
-                        msgspec.structs.replace(
-                            w,
-                            box=(
-                                round(w.box[0] * factor),
-                                round(w.box[1] * factor),
-                                round(w.box[2] * factor),
-                                round(w.box[3] * factor),
-                            ),
-                        )
-                        for w in line.words
-                    ),
-                )
-                for line in block.lines
-            )
-        )
-        for block in blocks
-    )
-
-
-def _letter_height(reading: Reading) -> float | None:
-    heights = [w.box[3] - w.box[1] for w in reading.words if len(w.text) > 1]
-    return float(median(heights)) if len(heights) >= 8 else None
-
-
-def _rotation(seen: tesseract.Orientation) -> Literal[0, 90, 180, 270]:
-    return seen.rotate if seen.rotate_confidence >= ROTATE_SURE else 0
-
-
-def _script(seen: tesseract.Orientation) -> str:
-    return seen.script if seen.script_confidence >= SCRIPT_SURE else ""
-
-
-def _upright(image: Image.Image, seen: tesseract.Orientation) -> Image.Image:
-    turn = _rotation(seen)
-    return image.transpose(_TURN[turn]) if turn else image
+    return Reading("tesseract+prep", scaled(blocks, 1 / factor))

@@ -34,7 +34,7 @@ SCRIPT_OF = {  # Tesseract names scripts in OSD and languages in packs; what is 
     "kat": "Georgian",
     "hye": "Armenian",
 }
-_KNOWN_SCRIPTS = frozenset(SCRIPT_OF.values()) | {"Latin"}
+_ALSO_LATIN = "Fraktur"  # OSD tells it apart; its languages are those of Latin
 _NOT_LANGUAGES = frozenset({"osd", "equ"})
 _FIELD = re.compile(r"^([A-Za-z ]+): (.+)$", re.MULTILINE)
 _WORD_LEVEL = "5"
@@ -105,10 +105,8 @@ def script_of(language: str) -> str:
 
 
 def for_script(languages: tuple[str, ...], script: str) -> tuple[str, ...]:
-    """The languages written in this script; all of them where the script is unknown or not told apart."""
-    if script not in _KNOWN_SCRIPTS:
-        return languages
-    return tuple(code for code in languages if script_of(code) == script)
+    """The languages written in this script; all of them where it is unknown (""), none where none is."""
+    return tuple(code for code in languages if not script or script_of(code) == script)
 
 
 def orientation(image: Image.Image, *, dpi: int) -> Orientation:
@@ -123,7 +121,7 @@ def orientation(image: Image.Image, *, dpi: int) -> Orientation:
             {
                 "rotate": int(fields["Rotate"]) % 360,
                 "rotate_confidence": float(fields["Orientation confidence"]),
-                "script": fields["Script"],
+                "script": "Latin" if fields["Script"] == _ALSO_LATIN else fields["Script"],
                 "script_confidence": float(fields["Script confidence"]),
             },
             Orientation,

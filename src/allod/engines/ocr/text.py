@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 Box = tuple[int, int, int, int]
+WORTHLESS = 50.0  # a word below this confidence counts against a reading
 Engine = Literal["born-digital", "tesseract", "tesseract+prep", "rapidocr"]
 
 
@@ -73,6 +74,28 @@ class Reading(msgspec.Struct, frozen=True):
         """Mean over words; 0 where nothing was read."""
         scores = [w.confidence for w in self.words]
         return sum(scores) / len(scores) if scores else 0.0
+
+    @property
+    def surely_read(self) -> float:
+        """Characters weighted by how far their words are from worthless: orders attempts at one page."""
+        return sum(len(w.text) * (w.confidence - WORTHLESS) for w in self.words)
+
+
+def scaled(blocks: tuple[Block, ...], factor: float) -> tuple[Block, ...]:
+    """The same text with its boxes in another resolution."""
+
+    def box(b: Box) -> Box:
+        return round(b[0] * factor), round(b[1] * factor), round(b[2] * factor), round(b[3] * factor)
+
+    return tuple(
+        Block(
+            tuple(
+                Line(tuple(Word(w.text, w.confidence, box(w.box)) for w in line.words))
+                for line in block.lines
+            )
+        )
+        for block in blocks
+    )
 
 
 def enclosing(boxes: Iterable[Box]) -> Box:
