@@ -53,9 +53,13 @@ class Proxy:
         return total * TICK_S
 
     def rss_mb(self) -> float:
-        return sum(
-            int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) for pid in self.pids()
-        ) / 1024
+        return (
+            sum(
+                int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+                for pid in self.pids()
+            )
+            / 1024
+        )
 
 
 class Bench:
@@ -73,7 +77,13 @@ class Bench:
 
     def nginx(self, role: str, core: int, listen: str, locations: str) -> subprocess.Popen:
         text = (HERE / "nginx.conf").read_text()
-        for key, value in {"DIR": str(self.root), "ROLE": role, "USER": getpass.getuser(), "LISTEN": listen, "LOCATIONS": locations}.items():
+        for key, value in {
+            "DIR": str(self.root),
+            "ROLE": role,
+            "USER": getpass.getuser(),
+            "LISTEN": listen,
+            "LOCATIONS": locations,
+        }.items():
             text = text.replace(f"@{key}@", value)
         conf = self.root / f"{role}.conf"
         conf.write_text(text)
@@ -113,7 +123,12 @@ class Bench:
             f"model_list:\n  - model_name: m\n    litellm_params: {{model: openai/m, api_key: none, "
             f"api_base: 'http://127.0.0.1:{upstream}/v1'}}\ngeneral_settings: {{master_key: sk-bench}}\n"
         )
-        env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "DO_NOT_TRACK": "1"}
+        env = {
+            **os.environ,
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            "DO_NOT_TRACK": "1",
+        }
         process = self.run(
             0, str(venv / "bin" / "litellm"), "--config", str(config), "--port", str(port), "--host", "127.0.0.1",
             "--telemetry", "False", env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -222,7 +237,9 @@ def measure_all(bench: Bench, args: argparse.Namespace) -> list[dict]:
     row("front idle memory", front.rss_mb(), "MB", "target <= 60")
     for connections, prompt, of in ((8, 100, "cpu"), (64, 100, "rps"), (16, 100_000, "cpu")):
         label = f"{'100 kB' if prompt > 1000 else '0.2 kB'} prompt c{connections}"
-        seen = rounds(args.rounds, [nginx, front], lambda p, c=connections, n=prompt: bench.wrk(p, c, seconds, n))
+        seen = rounds(
+            args.rounds, [nginx, front], lambda p, c=connections, n=prompt: bench.wrk(p, c, seconds, n)
+        )
         for proxy in (nginx, front):
             rates, cpus = zip(*seen[proxy.name], strict=True)
             row(f"{label}: {proxy.name} CPU", min(cpus), "us/req", f"median {statistics.median(cpus):.1f}")

@@ -1,7 +1,7 @@
 """The two ends of the streaming benchmark: `serve` is a model server, `load` a crowd of clients that counts frames.
 
-    python bench/sse.py serve SOCKET                      64 frames, 20 ms apart, usage where it is asked for
-    python bench/sse.py load HOST PORT STREAMS KEY PATH   one JSON line: streams, complete, frames, first frame
+python bench/sse.py serve SOCKET                      64 frames, 20 ms apart, usage where it is asked for
+python bench/sse.py load HOST PORT STREAMS KEY PATH   one JSON line: streams, complete, frames, first frame
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class ModelServer(asyncio.Protocol):
         if self.sent < FRAMES:
             frame = (
                 b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m",'
-                b'"choices":[{"index":0,"delta":{"content":" token%d"},"finish_reason":null}]}\n\n' % self.sent
+                b'"choices":[{"index":0,"delta":{"content":" token%d"},"finish_reason":null}]}\n\n'
+                % self.sent
             )
             self.transport.write(_chunk(frame))
             self.sent += 1
@@ -56,7 +57,9 @@ class ModelServer(asyncio.Protocol):
             return
         last = b""
         if self.usage:
-            last += _chunk(b'data: {"id":"chatcmpl-1","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":64}}\n\n')
+            last += _chunk(
+                b'data: {"id":"chatcmpl-1","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":64}}\n\n'
+            )
         self.transport.write(last + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
@@ -97,7 +100,8 @@ async def load(host: str, port: int, streams: int, key: str, path: str) -> None:
     body = b'{"model":"s","stream":true,"messages":[{"role":"user","content":"count to sixty-four"}]}'
     request = (
         b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), key.encode(), len(body), body)
+        b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b"
+        % (path.encode(), key.encode(), len(body), body)
     )
     readers = []
     for _ in range(streams):

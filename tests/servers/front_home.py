@@ -75,7 +75,10 @@ class Home:
                 id="p1", organisation="o1", default_class=DataClass.INTERNAL, floor_class=DataClass.PUBLIC
             ),
             "strict": ProjectEntry(
-                id="strict", organisation="o1", default_class=DataClass.RESTRICTED, floor_class=DataClass.RESTRICTED
+                id="strict",
+                organisation="o1",
+                default_class=DataClass.RESTRICTED,
+                floor_class=DataClass.RESTRICTED,
             ),
         }
         self.keys: dict[str, KeyEntry] = {}
@@ -95,7 +98,9 @@ class Home:
         )  # fmt: skip
         return f"allod_{key_id}_{SECRET}"
 
-    def replica(self, name: str, *, site_name: str = "here", upstream_model: str = "m", **more: Any) -> ReplicaEntry:
+    def replica(
+        self, name: str, *, site_name: str = "here", upstream_model: str = "m", **more: Any
+    ) -> ReplicaEntry:
         if site_name not in self.sites:
             self.sites[site_name] = site(site_name, local=False)
         return ReplicaEntry(
@@ -103,7 +108,9 @@ class Home:
             engine="test/1", engine_digest="sha256:" + "0" * 64, model_digest="sha256:" + "1" * 64, **more,
         )  # fmt: skip
 
-    def service(self, model: str, *replicas: ReplicaEntry, kind: Any = "chat", aliases: tuple[str, ...] = ()) -> None:
+    def service(
+        self, model: str, *replicas: ReplicaEntry, kind: Any = "chat", aliases: tuple[str, ...] = ()
+    ) -> None:
         self.services[model] = ServiceEntry(model=model, kind=kind, replicas=replicas, aliases=aliases)
 
     def publish(self) -> None:
@@ -134,7 +141,9 @@ class Home:
             self.publish()
         self.start_front(timeouts=timeouts, tls=tls)
 
-    def start_front(self, *, timeouts: dict[str, Any] | None = None, tls: tuple[Path, Path] | None = None) -> None:
+    def start_front(
+        self, *, timeouts: dict[str, Any] | None = None, tls: tuple[Path, Path] | None = None
+    ) -> None:
         self.port = self.port or free_port()
         argv = [sys.executable, str(HERE / "front_process.py"), f"--home={self.root}", f"--port={self.port}",
                 f"--timeouts={json.dumps(timeouts or {})}"]  # fmt: skip
@@ -202,3 +211,90 @@ def wait_for(condition: Any, timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+# --- clients ------------------------------------------------------------------------------------------------
+
+
+class Answer:
+    """One parsed HTTP/1.1 answer; `body` is without its chunk framing, `whole` whether its framing was complete."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes, *, whole: bool) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.whole = whole
+
+    @property
+    def code(self) -> str:
+        """The stable code of a problem, in either dialect."""
+        answer = json.loads(self.body)
+        return str((answer.get("error") or answer)["code"])
+
+
+def request(
+    body: Any, *, path: str = "/v1/chat/completions", key: str = KEY, close: bool = True, **fields: str
+) -> bytes:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = {"host": "test", "content-type": "application/json", "authorization": f"Bearer {key}"}
+    head |= {name.replace("_", "-"): value for name, value in fields.items()}
+    if close:
+        head["connection"] = "close"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items() if value)
+    return f"POST {path} HTTP/1.1\r\n{lines}content-length: {len(raw)}\r\n\r\n".encode() + raw
+
+
+def talk(port: int, data: bytes, *, eof: bool = False, timeout_s: float = 15.0) -> bytes:
+    """Sends `data`, reads until the other side closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as s:
+        try:
+            s.sendall(data)
+            if eof:
+                s.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return drain(s)
+
+
+def drain(s: socket.socket) -> bytes:
+    out = b""
+    try:
+        while piece := s.recv(65536):
+            out += piece
+    except ConnectionResetError:
+        pass
+    return out
+
+
+def answers(data: bytes) -> list[Answer]:
+    """The answers in what a connection carried, in order."""
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        status = int(lines[0].split(" ")[1])
+        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+        if status == 100:
+            continue
+        if "chunked" in headers.get("transfer-encoding", ""):
+            body, data, whole = _dechunk(data)
+        elif "content-length" in headers:
+            length = int(headers["content-length"])
+            body, data = data[:length], data[length:]
+            whole = len(body) == length
+        else:
+            body, data, whole = data, b"", True
+        found.append(Answer(status, headers, body, whole=whole))
+    return found
+
+
+def _dechunk(data: bytes) -> tuple[bytes, bytes, bool]:
+    body = b""
+    while data:
+        size, _, rest = data.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            return body, rest[2:], True
+        body += rest[:length]
+        data = rest[length + 2 :]
+    return body, b"", False

@@ -55,7 +55,9 @@ class Server:
         while not reader.at_eof():
             await asyncio.sleep(0.005)
 
-    async def answer(self, asked: dict, script: dict, writer: asyncio.StreamWriter, gone: asyncio.Future) -> bool:
+    async def answer(
+        self, asked: dict, script: dict, writer: asyncio.StreamWriter, gone: asyncio.Future
+    ) -> bool:
         if script.get("close"):
             return False
         if "garbage" in script:
@@ -95,12 +97,17 @@ class Server:
                 await asyncio.sleep(0)
         return not script.get("until_close")
 
-    async def stream(self, asked: dict, script: dict, writer: asyncio.StreamWriter, gone: asyncio.Future) -> bool:
+    async def stream(
+        self, asked: dict, script: dict, writer: asyncio.StreamWriter, gone: asyncio.Future
+    ) -> bool:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         wants = (asked.get("stream_options") or {}).get("include_usage")
         frames = []
         for n in range(script.get("frames", 4)):
-            frame = {"id": "x", "choices": [{"index": 0, "delta": {"content": f"t{n} " + "y" * script.get("size", 0)}}]}
+            frame = {
+                "id": "x",
+                "choices": [{"index": 0, "delta": {"content": f"t{n} " + "y" * script.get("size", 0)}}],
+            }
             if wants:
                 frame["usage"] = None
             frames.append(frame)

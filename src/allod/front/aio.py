@@ -1,8 +1,8 @@
 """fdatasync without a thread: Linux native AIO (io_submit(2), IOCB_CMD_FDSYNC), told by an eventfd.
 
-A thread that syncs fights the loop for the interpreter lock at every batch, which costs more than the sync itself. The
-kernel does it in its own worker and writes to an eventfd that the loop already polls. Where the kernel or a
-sandbox does not offer it, `available` is False and a thread does the work.
+A thread that syncs fights the loop for the interpreter lock at every batch, which costs more than the sync
+itself. The kernel does it in its own worker and writes to an eventfd that the loop already polls. Where the
+kernel or a sandbox does not offer it, `available` is False and a thread does the work.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Syncer:
         self._error = 0
 
     def submit(self, files: list[int]) -> None:
-        """Starts one fdatasync per file. Raises OSError; then nothing is under way that has to be waited for."""
+        """Starts one fdatasync per file. Raises OSError; then nothing is under way that has to be waited
+        for.
+        """
         if len(files) > _DEPTH:
             raise OSError("more files than one sync takes")
         for i, fd in enumerate(files):

@@ -64,7 +64,9 @@ class Answer:
 
     @property
     def terminated(self) -> bool:
-        """A stream whose own terminating frame has arrived: what the transport does after it is of no account."""
+        """A stream whose own terminating frame has arrived: what the transport does after it is of no
+        account.
+        """
         return self._events is not None and self._events.done
 
     @property
@@ -121,7 +123,9 @@ class Answer:
         return usage.of_answer(self._tail + held if self.relayed else held, whole=not self.relayed)
 
     def seal(self, *, whole: bool) -> str:
-        """The commitment to the body as sent, hex; with `whole`, including what `last` will send. Once only."""
+        """The commitment to the body as sent, hex; with `whole`, including what `last` will send. Once
+        only.
+        """
         held = b""
         if whole:
             held = self._events.held if self._events is not None else b"".join(self._pieces)

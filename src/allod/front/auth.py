@@ -67,7 +67,9 @@ class Keyring:
         return identity
 
     def inner(self, header: bytes) -> Identity:
-        """The caller that control vouches for on the internal socket. Raises Problem 401 `caller.malformed`."""
+        """The caller that control vouches for on the internal socket. Raises Problem 401
+        `caller.malformed`.
+        """
         identity = self._seen.get(header)
         if identity is not None:
             return identity

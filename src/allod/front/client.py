@@ -1,8 +1,8 @@
 """The public side: one connection of a client, its requests in order, one at a time.
 
-Pipelined requests wait for their turn. A client that sends nothing, sends slowly or does not read is bounded by a
-deadline that the worker's sweep looks at: no timer per request. A client that closes its sending side has left:
-what runs for it is cancelled.
+Pipelined requests wait for their turn. A client that sends nothing, sends slowly or does not read is
+bounded by a deadline that the worker's sweep looks at: no timer per request. A client that closes its
+sending side has left: what runs for it is cancelled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ HOT[b"/mistral/v1/ocr"] = HOT[b"/v1/ocr"]  # the OCR engine speaks Mistral's sha
 
 
 class ClientConnection(asyncio.Protocol):
-    """`inner` connections come from the control process over a Unix socket: its internal headers are believed."""
+    """`inner` connections come from the control process over a Unix socket: its internal headers are
+    believed.
+    """
 
     __slots__ = (
         "_body", "_buffer", "_charged", "_chunks", "_exchange", "_full", "_handoff", "_head", "_inner", "_left",
@@ -364,7 +366,9 @@ class ClientConnection(asyncio.Protocol):
             self._read_head(data)
 
     def leave(self) -> None:
-        """Closes after what is written has gone out; a client that is still sending is heard out for a moment."""
+        """Closes after what is written has gone out; a client that is still sending is heard out for a
+        moment.
+        """
         transport = self._transport
         if transport is None or self._stage == _LEAVING:
             return

@@ -1,7 +1,8 @@
 """Evidence before answers: what was written is made durable for as many exchanges as wait at once.
 
-`when_durable` promises: its callback runs on the loop, with True once everything written to the spool before the
-call is on the disk, or with False when the disk refused. After a refusal nothing is admitted any more.
+`when_durable` promises: its callback runs on the loop, with True once everything written to the spool
+before the call is on the disk, or with False when the disk refused. After a refusal nothing is admitted any
+more.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One exchange on a hot route, from the whole body to the last byte: bytes in, bytes out, no task of its own.
 
-What is guaranteed here: only candidates of a plan are contacted, and after a reload or the end of a fact only those that
-the new plan allows as well; towards a site that is not this machine nothing leaves before the intent is on disk;
-the last bytes of an answer leave after its receipt is on disk; what was begun in the spool is ended exactly once.
+What is guaranteed here: only candidates of a plan are contacted, and after a reload or the end of a fact
+only those that the new plan allows as well; towards a site that is not this machine nothing leaves before
+the intent is on disk; the last bytes of an answer leave after its receipt is on disk; what was begun in the
+spool is ended exactly once.
 """
 
 from __future__ import annotations

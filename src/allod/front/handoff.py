@@ -1,7 +1,8 @@
 """Everything that is not a hot route goes to the control process, as it came, over its Unix socket.
 
-Bodies stream both ways with back-pressure. Internal header fields from outside are removed in every spelling; the
-caller that the front has authenticated is put in their place, and the key itself goes no further.
+Bodies stream both ways with back-pressure. Internal header fields from outside are removed in every
+spelling; the caller that the front has authenticated is put in their place, and the key itself goes no
+further.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _INTERNAL = b"allod-internal-"
 
 
 class Handoff:
-    """One exchange with the control process, on a connection of its own: a request body can not be sent twice."""
+    """One exchange with the control process, on a connection of its own: a request body can not be sent
+    twice.
+    """
 
     __slots__ = (
         "_begun", "_bodiless", "_chunked", "_client", "_head", "_identity", "_over", "_pending",

@@ -1,9 +1,10 @@
 """HTTP/1.1 framing, strict: what is ambiguous is refused, never repaired.
 
-Pure functions over bytes. `request_head` and `response_head` read one head; `Chunks` reads a chunked body. Two
-readers of the same bytes must never see two different messages (request smuggling, RFC 9112 §11.2), so each of these
-ends the connection: Content-Length together with Transfer-Encoding, a repeated Content-Length, a transfer
-coding other than `chunked`, a folded line, a bare CR or LF, white space before a colon, a control character.
+Pure functions over bytes. `request_head` and `response_head` read one head; `Chunks` reads a chunked body.
+Two readers of the same bytes must never see two different messages (request smuggling, RFC 9112 §11.2), so
+each of these ends the connection: Content-Length together with Transfer-Encoding, a repeated
+Content-Length, a transfer coding other than `chunked`, a folded line, a bare CR or LF, white space before a
+colon, a control character.
 """
 
 from __future__ import annotations

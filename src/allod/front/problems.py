@@ -1,4 +1,5 @@
-"""What a client reads when allod says no: one stable code, what happened, the next step, in its dialect's shape.
+"""What a client reads when allod says no: one stable code, what happened, the next step, in its dialect's
+shape.
 
 OpenAI: `{"error": {"message", "type", "param", "code"}}`. Mistral: 422 as `{"detail": [{"type", "loc", "msg",
 "input"}]}`, everything else as `{"object": "error", "message", "type", "param", "code"}`.

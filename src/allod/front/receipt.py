@@ -1,4 +1,6 @@
-"""What is written down about one exchange: its intent before, its statement after. Pure; the spool is elsewhere."""
+"""What is written down about one exchange: its intent before, its statement after. Pure; the spool is
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +153,9 @@ class Record:
 
 
 def energy_of(replica: Replica, seconds: float) -> Energy:
-    """The configured draw of the machine times the apportioned service time; "none" without a configured draw."""
+    """The configured draw of the machine times the apportioned service time; "none" without a configured
+    draw.
+    """
     watts = replica.entry.active_watts
     if watts is None:
         return NO_ENERGY

@@ -1,9 +1,9 @@
 """Edits of a request body that leave every other byte as the client wrote it.
 
-Two edits exist: another name in `model` (an alias, a provider's own name) and `stream_options.include_usage`, so
-that a stream is always metered. Both work on the JSON's structure, found by one scan over its tokens, never on
-text that may stand inside a prompt. A top-level key that is given twice is refused: two readers could
-choose differently, and one of them decides where the request may go.
+Two edits exist: another name in `model` (an alias, a provider's own name) and
+`stream_options.include_usage`, so that a stream is always metered. Both work on the JSON's structure, found
+by one scan over its tokens, never on text that may stand inside a prompt. A top-level key that is given
+twice is refused: two readers could choose differently, and one of them decides where the request may go.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Connections to replicas: HTTP/1.1 over Unix sockets, kept alive and reused.
 
-An `Upstream` carries one exchange at a time for its `Sink`. It reports the head, the body in pieces, and exactly
-one end: `upstream_end` for a complete answer, `upstream_lost` for everything else.
+An `Upstream` carries one exchange at a time for its `Sink`. It reports the head, the body in pieces, and
+exactly one end: `upstream_end` for a complete answer, `upstream_lost` for everything else.
 """
 
 from __future__ import annotations

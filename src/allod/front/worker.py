@@ -1,8 +1,9 @@
 """A front worker: one process, one loop, one spool.
 
-It listens on the public address (shared with its siblings through SO_REUSEPORT) and on a socket for inner calls. It
-starts without a snapshot, without control and without room on the disk, says so on /readyz, and recovers from
-each by itself. SIGTERM drains: nothing new is accepted, what is in flight may finish within a bound.
+It listens on the public address (shared with its siblings through SO_REUSEPORT) and on a socket for inner
+calls. It starts without a snapshot, without control and without room on the disk, says so on /readyz, and
+recovers from each by itself. SIGTERM drains: nothing new is accepted, what is in flight may finish within a
+bound.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One snapshot, ready for use: keys, services by every name, plans by kind of request.
 
-A `World` is replaced whole. What outlives it (circuits, connections) is in the replicas, which a new world takes over from
-the old one where nothing about them has changed.
+A `World` is replaced whole. What outlives it (circuits, connections) is in the replicas, which a new world
+takes over from the old one where nothing about them has changed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class World:
         categories: frozenset[str],
         now_us: int,
     ) -> Plan[Replica]:
-        """What the policy says, remembered until a fact that it rests on runs out. Never raises: a doubt is a no."""
+        """What the policy says, remembered until a fact that it rests on runs out. Never raises: a doubt is
+        a no.
+        """
         caller = identity.caller
         key = (caller.project, caller.role, action, service.model, data_class._value_, categories)
         plan = self._plans.get(key)
