@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     created: int  # Unix seconds
-    prefix: str = ""  # Mistral's answers begin with the assistant's prefix; engines answer what follows it
+    prefix: str = ""  # a stream begins with the assistant's prefix; engines stream only what follows it
     max_tokens: int | None = None
 
 
@@ -63,11 +63,8 @@ def _choice(choice: OpenAI, usage: OpenAI, shape: Shape) -> OpenAI:
     message = choice.get("message")
     said = {"content": choice.get("text")} if message is None else message
     calls = [_whole_call(call, at) for at, call in enumerate(said.get("tool_calls") or [])]
-    content = shape.prefix + (said.get("content") or "")
-    thinking = said.get("reasoning_content") or said.get("reasoning")
+    content = _content(_thought(said), said.get("content") or "")
     told: OpenAI = {"role": "assistant", "tool_calls": calls or None, "content": content, "prefix": False}
-    if thinking:
-        told["content"] = [_think(thinking), *([{"type": "text", "text": content}] if content else [])]
     translated: OpenAI = {
         "index": choice.get("index", 0),
         "message": told,
@@ -76,6 +73,18 @@ def _choice(choice: OpenAI, usage: OpenAI, shape: Shape) -> OpenAI:
     if choice.get("logprobs"):
         translated["logprobs"] = _logprobs(choice["logprobs"])
     return translated
+
+
+def _thought(said: OpenAI) -> str:
+    """Engines disagree on the field's name."""
+    return said.get("reasoning_content") or said.get("reasoning") or ""
+
+
+def _content(thought: str, said: str) -> str | list[OpenAI]:
+    """Plain text, or a thinking chunk before the text."""
+    if not thought:
+        return said
+    return [_think(thought), *([{"type": "text", "text": said}] if said else [])]
 
 
 def _think(text: str) -> OpenAI:
@@ -183,7 +192,7 @@ class Reframer:
         if at not in self._open:
             self._open.add(at)
             yield self._delta(at, {"role": "assistant", "content": self._shape.prefix})
-        thinking = said.get("reasoning_content") or said.get("reasoning")
+        thinking = _thought(said)
         if thinking:
             yield self._delta(at, {"content": [_think(thinking)]})
         if said.get("content"):
@@ -222,3 +231,33 @@ class Reframer:
             "model": self._shape.model,
             "choices": choices,
         }
+
+
+def folded(chunks: Iterable[OpenAI]) -> OpenAI:
+    """Mistral's chunks, the last one included, as the whole answer that says the same."""
+    choices: dict[int, OpenAI] = {}
+    last: OpenAI = {}
+    for last in chunks:
+        for choice in last["choices"]:
+            fresh: OpenAI = {"thought": "", "said": "", "calls": None, "logprobs": []}
+            held = choices.setdefault(choice["index"], fresh)
+            content = choice["delta"]["content"]
+            if isinstance(content, str):
+                held["said"] += content
+            else:
+                held["thought"] += content[0]["thinking"][0]["text"]
+            held["calls"] = choice["delta"].get("tool_calls") or held["calls"]
+            held["logprobs"] += (choice.get("logprobs") or {}).get("content") or []
+            held["finish_reason"] = choice["finish_reason"]
+    return {
+        **last,
+        "object": "chat.completion",
+        "choices": [_folded_choice(at, held) for at, held in sorted(choices.items())],
+    }
+
+
+def _folded_choice(at: int, held: OpenAI) -> OpenAI:
+    content = _content(held["thought"], held["said"])
+    message = {"role": "assistant", "tool_calls": held["calls"], "content": content, "prefix": False}
+    choice: OpenAI = {"index": at, "message": message, "finish_reason": held["finish_reason"]}
+    return choice | ({"logprobs": {"content": held["logprobs"]}} if held["logprobs"] else {})

@@ -104,6 +104,8 @@ class FimRequest(_Generation, frozen=True):
     suffix: str | None = None
 
 
+STREAMED: OpenAI = {"stream": True, "stream_options": {"include_usage": True}}
+
 T = TypeVar("T", ChatRequest, FimRequest)
 
 _SAME_NAME = (
@@ -186,7 +188,7 @@ def _generation(request: ChatRequest | FimRequest) -> OpenAI:
     if request.random_seed is not None:
         body["seed"] = request.random_seed
     if request.stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body |= STREAMED
     return body
 
 

@@ -77,9 +77,15 @@ async def _complete(
     wanted: asked.ChatRequest | asked.FimRequest,
     prefix: str,
 ) -> Response:
+    if prefix:
+        # Whole answers of some engines repeat the prefix and of others do not; no stream does.
+        body |= asked.STREAMED
     inner = await _call(request, path, msgspec.json.encode(body))
     headers = wire.evidence(inner.headers)
     shape = Shape(model=wanted.model, created=int(time.time()), prefix=prefix, max_tokens=wanted.max_tokens)
+    if inner.status < 400 and prefix and not wanted.stream:
+        chunks = await wire.until_gone(request, _chunks(inner, shape))
+        return wire.json_response(answer.folded(chunks), headers=headers)
     if inner.status < 400 and wanted.stream:
         stream = wire.closing(_reframed(inner, shape), inner.aclose)
         return StreamingResponse(stream, inner.status, headers | SSE_HEADERS, media_type="text/event-stream")
@@ -103,6 +109,22 @@ async def _reframed(inner: InnerAnswer, shape: Shape) -> AsyncIterator[bytes]:
     yield sse.event(reframer.end(complete=complete))
     if complete:
         yield sse.DONE
+
+
+async def _chunks(inner: InnerAnswer, shape: Shape) -> list[dict[str, Any]]:
+    """The whole stream. Raises NotReady `upstream.torn` where it did not come to its end."""
+    reframer = Reframer(shape)
+    chunks: list[dict[str, Any]] = []
+    complete = False
+    try:
+        async for event in sse.events(aiter(inner)):
+            complete = complete or event is None
+            chunks += reframer.feed(event or {})
+    finally:
+        await inner.aclose()
+    if not complete:
+        raise NotReady("upstream.torn", "the engine's answer broke off")
+    return [*chunks, reframer.end(complete=True)]
 
 
 async def _call(request: Request, path: str, body: bytes) -> InnerAnswer:
