@@ -75,6 +75,9 @@ def _check(file: File, text: str) -> None:
     if bool(file.node.tls_cert) != bool(file.node.tls_key):
         key = "tls_cert" if file.node.tls_cert else "tls_key"
         raise _invalid(f"{key} is set, its counterpart is not", ("node", key), text, "set both, or neither")
+    if re.search(r"://[^/@:]*:[^/@]+@", file.database.url):
+        hint = "put it into ~/.pgpass (mode 0600) and leave it out of the URL"
+        raise _invalid("url holds a password", ("database", "url"), text, hint)
     seen: set[str] = set()
     for number, service in enumerate(file.service):
         for name in (service.model, *service.aliases):

@@ -90,10 +90,13 @@ class LlmService(_WithWeights, frozen=True, tag="llm"):
     engine: ClassVar[str] = "llm"
     kind: Annotated[Literal["chat"], Meta(description="What it answers.")] = "chat"
     context_tokens: Annotated[
-        _Tokens | None, Meta(description="Context for each request. Unset: what the model was trained for.")
+        _Tokens | None, Meta(description="Context for each request. Unset: the model's own, at most 8192.")
     ] = None
     parallel: Annotated[_Count, Meta(description="Requests answered at the same time, in one batch.")] = 4
-    threads: Annotated[_Count | None, Meta(description="Processor threads. Unset: one per core.")] = None
+    threads: Annotated[
+        _Count | None,
+        Meta(description="Processor threads. Unset: all cores but one, shared by the replicas."),
+    ] = None
 
 
 class EmbeddingsService(_WithWeights, frozen=True, tag="embeddings"):

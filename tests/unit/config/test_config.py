@@ -26,6 +26,11 @@ NODE = '[node]\norigin = "a.example/1"\n'
         ("workers = true", "expected a whole number, got true or false", ""),
         ("[nod]", "line 3 in [nod]: unknown key 'nod'", "did you mean 'node'?"),
         ('tls_key = "k.pem"', "line 3 in [node]: tls_key is set, its counterpart is not", "set both"),
+        (
+            '[database]\nurl = "postgresql://me:secret@db/x"',
+            "line 4 in [database]: url holds a password",
+            ".pgpass",
+        ),
         ("[ledger]\nintegrate_interval_s = 0", "line 4 in [ledger]", ""),
         ('[[ledger.witness]]\nurl = "ftp://x"\nkey = "k"', "line 4 in [[ledger.witness]]: url", ""),
         ('[[ledger.witness]]\nulr = "http://x"', "unknown key 'ulr'", "did you mean 'url'?"),

@@ -1,0 +1,115 @@
+"""`allod policy`: what may go where, and which rule says so."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from allod.api.ports import NodeStatus
+from allod.cli.admin import Admin
+from allod.cli.output import Out, as_mapping, table, wrapped
+from allod.cli.parser import Verbs, home_of
+from allod.clock import iso
+from allod.identity.caller import Role
+from allod.policy import pack, rules
+from allod.policy.decision import CATEGORIES, DataClass, Decision
+
+_ACTIONS = ("chat", "complete", "embed", "ocr", "fim")
+_ACTION_OF_KIND = {"chat": "chat", "embed": "embed", "ocr": "ocr"}
+_FOREVER_US = 2**62
+
+
+def register(verbs: Verbs) -> None:
+    under = verbs.group("policy", "the rules: explain a decision, check a change, show them")
+    explain = under.add(
+        "explain", "for a caller, a model and a data class: which sites may, which not, and why", _explain
+    )
+    explain.add_argument("--model", required=True, help="the model that is asked for")
+    explain.add_argument(
+        "--class", dest="data_class", required=True, choices=[c.label for c in DataClass],
+        help="what the request carries",
+    )  # fmt: skip
+    explain.add_argument("--project", default="default", help="of the caller (default: default)")
+    explain.add_argument("--organisation", help="of the caller (default: the node's own)")
+    explain.add_argument(
+        "--role", choices=[r.value for r in Role], default=Role.DEVELOPER.value, help="default: developer"
+    )
+    explain.add_argument("--action", choices=_ACTIONS, help="default: what the model is for")
+    explain.add_argument(
+        "--category", action="append", choices=sorted(CATEGORIES), default=[], help="may be repeated"
+    )
+    check = under.add("check", "whether the rules are valid; works without a node", _check)
+    check.add_argument("folder", nargs="?", type=Path, help="where they are (default: the home's policy)")
+    show = under.add("show", "print the rules; works without a node", _show)
+    show.add_argument(
+        "--list", action="store_true", dest="as_list", help="only their names and what they say"
+    )
+    under.add("reload", "take changed rules and sites into force, all or nothing", _reload)
+
+
+def _explain(args: argparse.Namespace, out: Out) -> int:
+    admin = Admin(home_of(args))
+    action = args.action or _action_of(admin, args.model)
+    body = {
+        "organisation": args.organisation,
+        "project": args.project,
+        "role": args.role,
+        "action": action,
+        "model": args.model,
+        "data_class": args.data_class,
+        "categories": args.category,
+    }
+    decision = admin.post("/admin/v1/policy/explain", Decision, body)
+    carries = ", ".join([args.data_class, *args.category])
+    lines = [f"{args.role} of {args.project} asks {args.model} to {action} ({carries}):", ""]
+    for verdict in decision.verdicts:
+        word = out.paint("may", "green") if verdict.allowed else out.paint("may not", "red")
+        lines.append(f"{verdict.site}: {word}")
+        for rule, reason in _paired(verdict.rules, verdict.reasons):
+            lines += wrapped(f"{rule}: {reason}" if reason else rule, "  ")
+        lines += [f"  error: {e}" for e in verdict.errors]
+    if not decision.verdicts:
+        lines.append("no site serves that model: allod sites ls")
+    until = "" if decision.valid_until_us >= _FOREVER_US else f", until {iso(decision.valid_until_us)}"
+    lines += ["", f"by policy {decision.policy[:19]}{until}"]
+    out.result(as_mapping(decision) | {"allowed": decision.allowed}, lines)
+    return 0
+
+
+def _action_of(admin: Admin, model: str) -> str:
+    services = admin.get("/admin/v1/status", NodeStatus).services
+    kind = next((s.kind for s in services if model in (s.model, *s.aliases)), "chat")
+    return _ACTION_OF_KIND[kind]
+
+
+def _paired(names: tuple[str, ...], reasons: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(name, reasons[i] if i < len(reasons) else "") for i, name in enumerate(names)]
+
+
+def _check(args: argparse.Namespace, out: Out) -> int:
+    folder = args.folder or home_of(args).policy
+    found = pack.load(folder)
+    reading = rules.read(found.text, found.schema)
+    value: dict[str, Any] = {"folder": str(folder), "files": found.files, "rules": len(reading.rules)}
+    out.result(
+        value, [f"{len(reading.rules)} rules in {len(found.files)} files are valid against the schema"]
+    )
+    return 0
+
+
+def _show(args: argparse.Namespace, out: Out) -> int:
+    found = pack.load(home_of(args).policy)
+    reading = rules.read(found.text, found.schema)
+    rows = [(rule.id, rule.effect, rule.reason) for rule in reading.rules]
+    listed = [{"id": i, "effect": e, "reason": r} for i, e, r in rows]
+    out.result(
+        {"rules": listed}, table(("RULE", "EFFECT", "SAYS"), rows) if args.as_list else [found.text.rstrip()]
+    )
+    return 0
+
+
+def _reload(args: argparse.Namespace, out: Out) -> int:
+    answer = Admin(home_of(args)).post("/admin/v1/reload", dict[str, int])
+    out.result(answer, [f"in force as snapshot {answer['version']}"])
+    return 0
