@@ -59,6 +59,12 @@ class IdentityStore:
         """The first owner key, once in the life of the database; afterwards None, for ever."""
         names.check("organisation", organisation)
         names.check("project", project)
+        try:
+            return self._first_key(organisation, project)
+        except IntegrityError:  # another process is starting on the same database, and was first
+            return None
+
+    def _first_key(self, organisation: str, project: str) -> NewKey | None:
         now = self._clock.now_us()
         with self._database.writing() as c:
             if c.execute(select(marks.c.name).where(marks.c.name == _BOOTSTRAP)).first():
@@ -76,16 +82,8 @@ class IdentityStore:
                 days=limits.KEY_LIFETIME_DEFAULT_DAYS,
                 by=_BOOTSTRAP,
             )
-            _record(
-                c,
-                Act(
-                    at_us=now,
-                    by=_BOOTSTRAP,
-                    act=_BOOTSTRAP,
-                    target=new.key.key_id,
-                    detail=f"{organisation}/{project}",
-                ),
-            )
+            detail = f"{organisation}/{project}"
+            _record(c, Act(at_us=now, by=_BOOTSTRAP, act=_BOOTSTRAP, target=new.key.key_id, detail=detail))
             return new
 
     # --- organisations and projects ---------------------------------------------------------------------

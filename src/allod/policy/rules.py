@@ -62,22 +62,23 @@ def read(text: str, schema: str) -> Reading:
 
 
 def _parse(text: str, parts: tuple[Statement, ...]) -> Any:
-    for part in parts:  # one at a time: Cedar's message has no line of its own
-        try:
-            cedarpy.PolicySet.from_str(part.text)
-        except ValueError as e:
-            message = str(e)
-            line = _line_of(part, re.findall(r"`([^`]+)`", message))
-            raise _invalid(
-                f"{message} in the rule that starts at {place(text, part.line)}",
-                "correct the rule; nothing of the old policy has changed",
-                text=text,
-                line=line,
-            ) from e
     try:
         return cedarpy.PolicySet.from_str(text)
     except ValueError as e:
-        raise _invalid(str(e), "correct the policy; nothing of the old policy has changed") from e
+        raise _misplaced(text, parts, e) from e
+
+
+def _misplaced(text: str, parts: tuple[Statement, ...], whole: ValueError) -> Unprocessable:
+    """The error with its place. Cedar's message has no line, so the rules are tried one at a time."""
+    hint = "correct the rule; nothing of the old policy has changed"
+    for part in parts:
+        try:
+            cedarpy.PolicySet.from_str(part.text)
+        except ValueError as e:
+            line = _line_of(part, re.findall(r"`([^`]+)`", str(e)))
+            why = f"{e} in the rule that starts at {place(text, part.line)}"
+            return _invalid(why, hint, text=text, line=line)
+    return _invalid(str(whole), hint)
 
 
 def _validate(text: str, parts: tuple[Statement, ...], parsed_schema: Any, known: list[str]) -> None:

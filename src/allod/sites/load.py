@@ -69,12 +69,13 @@ def load_site(path: Path) -> RemoteSite:
     provider = _table(table, "provider", path.name)
     known_keys(provider, PROVIDER_KEYS, f"{path.name}: [provider]")
     if entry:
-        provider = {"base_url": entry.base_url, "api": entry.api} | dict(provider)
+        known = {"base_url": entry.base_url} if entry.base_url else {}
+        provider = known | {"api": entry.api} | dict(provider)
     if not provider:
         raise invalid(f"{path.name}: there is no [provider]", "say at least base_url, api, key and one model")
     return RemoteSite(
         site=site(name, local=False, facts=facts),
-        provider=read_provider({k: v for k, v in provider.items() if v != ""}, f"{path.name}: [provider]"),
+        provider=read_provider(provider, f"{path.name}: [provider]"),
         file=path.name,
         catalogue=entry_name,
     )
