@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -45,6 +46,7 @@ from allod.ledger.statement import Statement, encode
 from allod.policy.decision import Ask, DataClass, Decision, Verdict
 
 OPERATOR = Caller(key_id="local", organisation="acme", project="claims", role=Role.OWNER)
+_PROCESSES: dict[Path, subprocess.Popen[bytes]] = {}
 RECEIPT = "r-01JZZZZZZZZZZZZZZZZZZZZZZZ"
 OTHERS_RECEIPT = "r-01JYYYYYYYYYYYYYYYYYYYYYYY"
 
@@ -295,7 +297,7 @@ def engine(folder: Path) -> Iterator[Path]:
     """Starts the scripted engine as its own process; yields its socket."""
     path = folder / "front-0.sock"
     program = Path(__file__).with_name("scripted_engine.py")
-    process = subprocess.Popen([sys.executable, str(program), str(path)])
+    process = _PROCESSES[path] = subprocess.Popen([sys.executable, str(program), str(path)])
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://engine") as client:
             for _ in range(400):
@@ -308,6 +310,12 @@ def engine(folder: Path) -> Iterator[Path]:
     finally:
         process.terminate()
         process.wait(10)
+        del _PROCESSES[path]
+
+
+def end(path: Path, how: int) -> None:
+    """Sends a signal to the scripted engine that listens on `path`."""
+    os.kill(_PROCESSES[path].pid, how)
 
 
 def seen(path: Path) -> dict[str, Any]:

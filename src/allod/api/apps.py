@@ -55,7 +55,7 @@ def dialect_of(request: Request) -> Dialect:
     if path.startswith(("/mistral/", "/v1/fim/")) or agent.startswith("mistral-client"):
         return "mistral"
     # Plain chat and embeddings are the front's; what arrives here of them was handed over as Mistral's.
-    handed = request.method == "POST" and path in ("/v1/chat/completions", "/v1/embeddings", "/v1/ocr")
+    handed = request.method == "POST" and path in ("/v1/chat/completions", "/v1/embeddings")
     return "mistral" if handed else "openai"
 
 

@@ -53,16 +53,6 @@ async def embed(request: Request) -> Response:
     return wire.json_response(told, headers=headers)
 
 
-async def ocr(request: Request) -> Response:
-    """The OCR engine already speaks Mistral's form: only errors are put into it."""
-    inner = await _call(request, "/v1/ocr", await wire.body_of(request))
-    body = await wire.until_gone(request, _read(inner))
-    headers = wire.evidence(inner.headers)
-    if inner.status >= 400:
-        return problems.response(problems.upstream(inner.status, body), "mistral", headers)
-    return Response(body, inner.status, headers, media_type="application/json")
-
-
 async def _sees(request: Request, model: str) -> None:
     """Raises Invalid where the model takes no images: engines answer that with a failure of their own."""
     node: NodePort = request.app.state.node
@@ -159,5 +149,4 @@ def routes(prefix: str = "") -> list[Route]:
         Route(f"{prefix}/v1/chat/completions", chat_completions, methods=["POST"]),
         Route(f"{prefix}/v1/fim/completions", fim_completions, methods=["POST"]),
         Route(f"{prefix}/v1/embeddings", embed, methods=["POST"]),
-        Route(f"{prefix}/v1/ocr", ocr, methods=["POST"]),
     ]
