@@ -56,14 +56,13 @@ class RunningNode:
 
     def cli(self, *words: str, ok: bool = True) -> Any:
         """`allod WORDS --json`, decoded. With `ok` False the exit code is not checked."""
-        done = subprocess.run(
-            [*ALLOD, *words, "--json", "--home", str(self.home)], capture_output=True, text=True, timeout=120
-        )
+        command = [*ALLOD, *words, "--json", "--home", str(self.home)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert not ok or done.returncode == 0, (words, done.returncode, done.stdout, done.stderr)
         return json.loads(done.stdout)
 
     def key(self, role: str = "developer", project: str = "default") -> str:
-        made = self.cli("key", "create", "--project", project, "--role", role)
+        made = self.cli("key", "create", "--project", project, "--role", role, "--label", "test")
         return str(made["secret"])
 
     def client(self, key: str | None = None) -> httpx.Client:

@@ -88,7 +88,12 @@ class Evidence:
             if now - self._opened_at < _REOPEN_S:
                 raise NotReady("ledger.not-open", "the spool could not be opened", retry_after_s=2)
             self._opened_at = now
-            self._spool = self._open_spool()
+            try:
+                self._spool = self._open_spool()
+            except OSError as e:
+                raise NotReady(
+                    "ledger.io", f"the spool cannot be opened: {e.strerror}", hint="allod doctor", retry_after_s=2
+                ) from e
         return self._spool
 
     def _sync(self) -> None:
