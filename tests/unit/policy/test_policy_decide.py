@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cedarpy
 import msgspec
 import pytest
@@ -237,3 +239,13 @@ def test_every_bundled_rule_speaks_three_languages_and_names_its_law(decider):
         assert len(sentences) == 3, rule.id
         assert decider.law(rule.id) or rule.id == "5.1-callers"
     assert decider.reason("5.1-callers", "pl") == decider.reason("5.1-callers", "en")
+
+
+def test_the_documented_mapping_is_the_one_in_use():
+    text = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
+    for attribute in attributes.TABLE:
+        sources = ", ".join(f"`{fact}`" for fact in attribute.facts)
+        (row,) = (
+            line for line in text.splitlines() if line.startswith(f"| `{attribute.name}` | {sources} |")
+        )
+        assert attribute.worst in row

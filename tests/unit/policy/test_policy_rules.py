@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,7 +82,7 @@ def test_a_broken_or_foreign_schema_is_refused(schema):
 
 
 def test_a_policy_that_was_cut_short_anywhere_permits_nothing():
-    for at in range(0, PACK.text.index('@id("5.1-callers")'), 7):
+    for at in range(0, PACK.text.index('@id("5.1-callers")'), 173):
         for end in ("", ";", "\n}"):
             try:
                 decider = Decider(PACK.text[:at] + end, PACK.schema)
@@ -142,3 +145,9 @@ def test_statements_are_not_split_inside_strings_and_comments():
     found = statements(text)
     assert [s.line for s in found] == [2, 4]
     assert place(text, 4) == "line 4"
+
+
+def test_the_rule_shown_in_the_document_is_accepted():
+    text = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```cedar\n(.*?)```", text, re.DOTALL)
+    assert Decider(PACK.text + example, PACK.schema).rules[-1].id == "own-1-declared"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from allod.policy.decide import Decider
 from allod.policy.decision import Ask, DataClass
 from allod.policy.pack import bundled
 from allod.sites import catalogue
+from allod.sites.load import load_sites
 from allod.sites.reading import site
 from allod.sites.table import rewrite
 
@@ -68,3 +70,22 @@ def test_no_entry_opens_confidential_data_by_itself(name):
 def test_the_document_is_what_the_files_say():
     text = DOCUMENT.read_text(encoding="utf-8")
     assert rewrite(text) == text, "run: python -m allod.sites.table docs/sites.md"
+
+
+def test_the_site_file_shown_in_the_document_opens_confidential_data(tmp_path):
+    """The facts that a contract adds are the ones the bundled policy asks for: the example is complete."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    example = next(part for part in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "catalogue" in part)
+    (tmp_path / "scaleway.toml").write_text(example, encoding="utf-8")
+    (found,) = load_sites(tmp_path)
+    pack = bundled()
+    ask = Ask(
+        organisation="o",
+        project="p",
+        role="service",
+        action="chat",
+        model="m",
+        data_class=DataClass.CONFIDENTIAL,
+    )
+    verdict = Decider(pack.text, pack.schema).decide(ask, [found.site], NOW_US).verdicts[0]
+    assert verdict.allowed, verdict.rules
