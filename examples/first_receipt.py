@@ -26,9 +26,13 @@ FORBIDDEN_MODEL = "mistral-ocr-latest"  # served by a provider's site, never by 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--home", type=Path, required=True, help="the node's home")
-    parser.add_argument("--document", type=Path, help="a PDF or an image of your own; default: a specimen scan")
+    parser.add_argument(
+        "--document", type=Path, help="a PDF or an image of your own; default: a specimen scan"
+    )
     parser.add_argument("--listen", default="127.0.0.1:8080")
     args = parser.parse_args()
     home: Path = args.home
@@ -36,7 +40,19 @@ def main() -> int:
     say("1. A node on this machine")
     prepare(home)
     url = start(home, args.listen)
-    key = allod_json(home, "key", "create", "--project", "default", "--role", "developer", "--days", "1")["secret"]
+    key = allod_json(
+        home,
+        "key",
+        "create",
+        "--project",
+        "default",
+        "--role",
+        "developer",
+        "--label",
+        "first receipt",
+        "--days",
+        "1",
+    )["secret"]
     print(f"   {url}, and a developer key for the SDK (valid for a day)")
 
     with tempfile.TemporaryDirectory() as folder:
@@ -73,8 +89,8 @@ def prepare(home: Path) -> None:
         site.write_text(
             'catalogue = "mistral"\n\n'
             "[provider]\n"
-            'key = "env:MISTRAL_API_KEY"   # not set here: nothing can leave, whatever the policy says\n\n'
-            f'[[provider.models]]\nname = "{FORBIDDEN_MODEL}"\nkind = "ocr"\n'
+            'key = "env:MISTRAL_API_KEY"\n\n'
+            f'[provider.models."{FORBIDDEN_MODEL}"]\nkind = "ocr"\n'
         )
 
 

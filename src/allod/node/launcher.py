@@ -45,15 +45,16 @@ def up(home: Home, *, listen: str | None, workers: int | None, tls_self_signed: 
     """
     config = load_config(home)
     lock = _lock(home)
-    reserved = _reserve(listen or config.node.listen)
-    address = _address(reserved)
-    count = workers or config.node.workers
-    certificate = _certificate(home, config, address, self_signed=tls_self_signed)
-    if detach and (ready_fd := _fork_away(home)) is not None:
-        os.close(lock)  # the child holds its own reference
-        return _report_detached(ready_fd)
-    say_ready = _pipe_to_parent if detach else _print_ready
-    return _Launcher(home, address, count, certificate, say_ready).run(reserved, lock)
+    try:
+        reserved = _reserve(listen or config.node.listen)
+        address = _address(reserved)
+        certificate = _certificate(home, config, address, self_signed=tls_self_signed)
+        if detach and (ready_fd := _fork_away(home)) is not None:
+            return _report_detached(ready_fd)
+        say_ready = _pipe_to_parent if detach else _print_ready
+        return _Launcher(home, address, workers or config.node.workers, certificate, say_ready).run(reserved)
+    finally:
+        os.close(lock)  # after a fork the child holds its own reference
 
 
 def down(home: Home, *, grace_s: float = DRAIN_S + 10.0) -> int:
@@ -107,7 +108,7 @@ class _Launcher:
         self._say_ready = say_ready
         self._stopping = False
 
-    def run(self, reserved: socket.socket, lock: int) -> int:
+    def run(self, reserved: socket.socket) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         ready_read, ready_write = os.pipe()
@@ -134,7 +135,6 @@ class _Launcher:
             processes.stop(children[1:], grace_s=DRAIN_S)
             processes.stop(children[:1], grace_s=DRAIN_S)
             reserved.close()
-            os.close(lock)
         return 0
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -273,7 +273,7 @@ _parent_fd = -1
 
 
 def _fork_away(home: Home) -> int | None:
-    """Forks. In the parent: the pipe on which the child reports. In the child: None, its output in node.log."""
+    """Forks. In the parent: the pipe on which the child reports. In the child: None, output to node.log."""
     global _parent_fd  # noqa: PLW0603 — set once, between fork and run
     home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     read, write = os.pipe()
