@@ -98,8 +98,9 @@ def enlarge(grey: Grey) -> Grey:
     factor = min(LETTER_HEIGHT_WANTED / letters, ENLARGE_MAX, room)
     if factor < 1.1:
         return grey
-    larger = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    return np.asarray(larger, dtype=np.uint8)
+    height, width = grey.shape
+    larger = (int(width * factor), int(height * factor))
+    return np.asarray(cv2.resize(grey, larger, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
 def letter_height(grey: Grey) -> float | None:
