@@ -121,6 +121,7 @@ class TlogProof(msgspec.Struct, frozen=True):
             hashes = tuple(h for h in path if h is not None and len(h) == tree.HASH_BYTES)
             if len(hashes) != len(path):
                 raise ValueError("hash")
+            note = checkpoint.encode()
         except (ValueError, IndexError) as e:
             raise Integrity("proof.malformed", "this is not a transparency log proof") from e
-        return cls(index, hashes, checkpoint.encode(), extra)
+        return cls(index, hashes, note, extra)
