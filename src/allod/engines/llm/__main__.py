@@ -12,11 +12,14 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
+import uvicorn
 import xllamacpp
 
+from allod.engines.llm import embeddings
 from allod.engines.socket_claim import claim
 from allod.errors import AllodError, Unprocessable, Usage
 from allod.models import gguf_header
@@ -50,12 +53,12 @@ def parse(argv: list[str]) -> Options:
     return Options(**vars(p.parse_args(argv)))
 
 
-def parameters(options: Options) -> xllamacpp.CommonParams:
+def parameters(options: Options, listen: Path) -> xllamacpp.CommonParams:
     """llama.cpp's parameters for these options; everything that is not needed is off."""
     p = xllamacpp.CommonParams()
     p.model.path = str(options.model)
     p.model_alias = {options.alias}
-    p.hostnames = [str(options.socket)]  # llama.cpp takes a name that ends in .sock for a Unix socket
+    p.hostnames = [str(listen)]  # llama.cpp takes a name that ends in .sock for a Unix socket
     p.n_ctx = options.context * options.parallel  # llama.cpp divides its context between the slots
     p.n_parallel = options.parallel
     p.cpuparams.n_threads = options.threads
@@ -68,7 +71,7 @@ def parameters(options: Options) -> xllamacpp.CommonParams:
     p.endpoint_props = False  # would let a request change the settings
     p.ui = False
     p.cache_ram_mib = 0  # no prompt outlives its slot
-    p.verbosity = 2  # warnings; information would fill the log with request lines
+    p.verbosity = 1  # errors only: warnings repeat parts of requests
     if options.embedding:
         p.embedding = True
         p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
@@ -89,18 +92,46 @@ def serve(options: Options) -> None:
             "engine.context",
             f"{options.alias} was made for {trained} tokens of context, not {options.context}",
         )
+    if options.embedding:
+        _serve_embeddings(options, int(header.scalars.get(f"{header.architecture}.embedding_length", 0)))
+    else:
+        _serve_chat(options)
+
+
+def _serve_chat(options: Options) -> None:
     # Blocked before llama.cpp starts its threads, so that they inherit the mask and only `sigwait` is woken.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    try:
-        server = xllamacpp.Server(parameters(options))
-    except Exception as e:
-        raise Unprocessable("model.not-loadable", f"llama.cpp refuses {options.model.name}: {e}") from e
+    server = _loaded(options, options.socket)  # kept: it stops listening when it is let go
     print(f"ready on {server.listening_address}", file=sys.stderr, flush=True)
     signal.sigwait(ends)
     options.socket.unlink(missing_ok=True)
     # llama.cpp's orderly shutdown waits for every request and has been seen to hang after a bad schema.
     os._exit(0)
+
+
+def _serve_embeddings(options: Options, width: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="llm-") as private:
+        server = _loaded(options, Path(private) / "llama.sock")  # it cannot be told not to listen
+        app = embeddings.application(server.handle_embeddings, options.alias, width)
+        uvicorn.run(
+            app,
+            uds=str(options.socket),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
+        )
+    os._exit(0)
+
+
+def _loaded(options: Options, listen: Path) -> xllamacpp.Server:
+    """llama.cpp with the model in memory, listening. Raises Unprocessable `model.not-loadable`."""
+    try:
+        return xllamacpp.Server(parameters(options, listen))
+    except Exception as e:
+        raise Unprocessable("model.not-loadable", f"llama.cpp refuses {options.model.name}: {e}") from e
 
 
 def main() -> int:

@@ -159,7 +159,7 @@ class Relay:
         return self._config.key.resolve() if self._config.key else ""
 
     async def _refusal(self, response: httpx.Response, send: Send) -> None:
-        """The provider's error in its own words, less the key; 401, 403 and redirects concern the operator."""
+        """The provider's error in its words, less the key; 401, 403 and redirects are for the operator."""
         status = response.status_code
         if status in {401, 403}:
             raise NotReady(
