@@ -1,10 +1,10 @@
 """A node of fixed facts for the console's tests: `api.ports.NodePort` as a real process behind uvicorn.
 
-It speaks the whole port with realistic values, and with hostile ones: names, reasons and answers that are
-HTML and script, facts that nobody knows, exchanges that were refused, cancelled or failed. The receipts are
-not of a real ledger, so verification answers what the receipt's name asks for.
+It answers what a console asks with realistic values, and with hostile ones: names, reasons and answers that
+are HTML and script, facts that nobody knows, exchanges that were refused, cancelled or failed. The receipts
+are of no real ledger: verification fails for the second one and succeeds for all others.
 
-    python tests/servers/console_node.py            prints one line, http://127.0.0.1:PORT/console/, then serves
+    python tests/servers/console_node.py    prints its address on one line, then serves
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ KEYS = {
 }
 _REASONS = {
     "restricted-stays-home": "Restricted data is processed on machines of the organisation itself.",
-    "no-third-country-control": "The operator's ultimate controller sits in a country whose law reaches the data (18 U.S.C. § 2713).",
+    "no-third-country-control": (
+        "The operator's ultimate controller sits in a country whose law reaches the data (18 U.S.C. § 2713)."
+    ),
     "unknown-counts-as-worst": "Where the controllers are not known, only public data may go.",
 }
 
@@ -119,9 +121,14 @@ def status(*, size: int) -> NodeStatus:
         model: str, kind: str, origin: str, *replicas: ReplicaView, test: bool = False
     ) -> ServiceView:
         return ServiceView(
-            model=model, kind=kind, aliases=("small",) if test else (), context_tokens=32_768 if kind == "chat" else None,
-            test_model=test, origin=origin, replicas=replicas,
-        )  # fmt: skip
+            model=model,
+            kind=kind,
+            aliases=("small",) if test else (),
+            context_tokens=32_768 if kind == "chat" else None,
+            test_model=test,
+            origin=origin,
+            replicas=replicas,
+        )
 
     return NodeStatus(
         origin="klinikum.example/allod",
@@ -134,13 +141,28 @@ def status(*, size: int) -> NodeStatus:
         checkpoint_us=SystemClock().now_us() - 12_000_000,
         spooled=3,
         services=(
-            service("ministral-3b", "chat", "Mistral AI, France, Apache-2.0",
-                    replica("ministral-3b-0", rss_bytes=2_913_000_000),
-                    replica("ministral-3b-1", "starting", reason="loading the model files"),
-                    replica("egress-loire", site="loire-ai", engine="provider", engine_digest="", model_digest="", sealed=False)),
-            service("house-test", "chat", "made on this machine for testing", replica("house-test-0"), test=True),
+            service(
+                "ministral-3b",
+                "chat",
+                "Mistral AI, France, Apache-2.0",
+                replica("ministral-3b-0", rss_bytes=2_913_000_000),
+                replica("ministral-3b-1", "starting", reason="loading the model files"),
+                replica(
+                    "egress-loire",
+                    site="loire-ai",
+                    engine="provider",
+                    engine_digest="",
+                    model_digest="",
+                    sealed=False,
+                ),
+            ),
+            service(
+                "house-test", "chat", "made on this machine for testing", replica("house-test-0"), test=True
+            ),
             service("reader", "ocr", "unknown", replica("reader-0", engine="tesseract 5.3.0", restarts=1)),
-            service(HOSTILE, "chat", HOSTILE, replica("r-x", "failed", engine="", model_digest="", reason=HOSTILE)),
+            service(
+                HOSTILE, "chat", HOSTILE, replica("r-x", "failed", engine="", model_digest="", reason=HOSTILE)
+            ),
         ),
         checks=(
             Check(name="ledger", ok=True, detail="last checkpoint is signed and on disk"),
@@ -148,42 +170,80 @@ def status(*, size: int) -> NodeStatus:
             Check(name="keys", ok=True, detail="snapshot 41 is on every front worker"),
             Check(name="disk", ok=False, detail=f"2.1 GB free of 40 GB {HOSTILE}", hint="allod doctor disk"),
         ),
-    )  # fmt: skip
+    )
 
 
 def statement(number: int, **more: object) -> Statement:
     started = START + number * 61_000_000
     base: dict[str, object] = {
-        "action": "chat", "actor": "ab" * 32, "data_class": "confidential", "decision": "allow",
-        "ended_us": started + 412_000, "endpoint": "/v1/chat/completions", "engine": "llama.cpp/xllamacpp 2026.10.11549",
-        "engine_digest": "sha256:" + "1a" * 32, "id": f"r-01KAK{number:021d}", "input": "cd" * 32, "input_bytes": 2_310,
-        "key_check": "ef" * 32, "model": "ministral-3b", "model_digest": "sha256:" + "9f" * 32,
-        "origin": "klinikum.example/allod", "outcome": "answered", "output": "12" * 32, "output_bytes": 1_204,
-        "organisation": "hospital", "policy": POLICY, "project": "ward", "quantisation": "Q4_K_M",
-        "rules": ["inside-the-union"], "sampling": {"temperature": "0.2", "seed": "7"}, "site": "here",
-        "site_facts": "sha256:" + "77" * 32, "started_us": started, "status": 200,
+        "action": "chat",
+        "actor": "ab" * 32,
+        "data_class": "confidential",
+        "decision": "allow",
+        "ended_us": started + 412_000,
+        "endpoint": "/v1/chat/completions",
+        "engine": "llama.cpp/xllamacpp 2026.10.11549",
+        "engine_digest": "sha256:" + "1a" * 32,
+        "id": f"r-01KAK{number:021d}",
+        "input": "cd" * 32,
+        "input_bytes": 2_310,
+        "key_check": "ef" * 32,
+        "model": "ministral-3b",
+        "model_digest": "sha256:" + "9f" * 32,
+        "origin": "klinikum.example/allod",
+        "outcome": "answered",
+        "output": "12" * 32,
+        "output_bytes": 1_204,
+        "organisation": "hospital",
+        "policy": POLICY,
+        "project": "ward",
+        "quantisation": "Q4_K_M",
+        "rules": ["inside-the-union"],
+        "sampling": {"temperature": "0.2", "seed": "7"},
+        "site": "here",
+        "site_facts": "sha256:" + "77" * 32,
+        "started_us": started,
+        "status": 200,
         "attempts": [{"outcome": "answered", "replica": "ministral-3b-0", "site": "here"}],
-        "refused": [{"rules": ["no-third-country-control"], "site": "bigcloud-frankfurt"},
-                    {"rules": ["unknown-counts-as-worst"], "site": "mystery"}],
+        "refused": [
+            {"rules": ["no-third-country-control"], "site": "bigcloud-frankfurt"},
+            {"rules": ["unknown-counts-as-worst"], "site": "mystery"},
+        ],
         "usage": {"input_tokens": 512, "output_tokens": 248, "source": "engine"},
         "energy": {"method": "estimate:active-watts-x-service-time", "microjoules": 18_540_000},
-    }  # fmt: skip
+    }
     return msgspec.convert({**base, **more}, Statement)
 
 
 _NOWHERE: dict[str, object] = {
-    "data_class": "restricted", "categories": ["health", "personal"], "decision": "deny", "outcome": "refused", "status": 403,
-    "site": "", "site_facts": "", "engine": "", "engine_digest": "", "model_digest": "", "quantisation": "", "attempts": [],
-    "rules": ["restricted-stays-home"], "sampling": {}, "output_bytes": 214, "usage": Usage(), "energy": Energy(method="none"),
+    "data_class": "restricted",
+    "categories": ["health", "personal"],
+    "decision": "deny",
+    "outcome": "refused",
+    "status": 403,
+    "site": "",
+    "site_facts": "",
+    "engine": "",
+    "engine_digest": "",
+    "model_digest": "",
+    "quantisation": "",
+    "attempts": [],
+    "rules": ["restricted-stays-home"],
+    "sampling": {},
+    "output_bytes": 214,
+    "usage": Usage(),
+    "energy": Energy(method="none"),
     "refused": [Refusal(rules=("restricted-stays-home",), site=s) for s in ("rhein-cloud", "loire-ai")]
     + [Refusal(rules=("no-third-country-control", "restricted-stays-home"), site="bigcloud-frankfurt")],
-}  # fmt: skip
+}
 
 
 def history() -> list[Statement]:
     """Oldest first."""
-    failover = (Attempt(outcome="connect-failed", replica="egress-loire", site="loire-ai"),
-                Attempt(outcome="answered", replica="ministral-3b-0", site="here"))  # fmt: skip
+    failover = (
+        Attempt(outcome="connect-failed", replica="egress-loire", site="loire-ai"),
+        Attempt(outcome="answered", replica="ministral-3b-0", site="here"),
+    )
     ocr = {
         "action": "ocr",
         "endpoint": "/v1/ocr",
@@ -195,12 +255,30 @@ def history() -> list[Statement]:
         statement(2, project="archive", **ocr),
         statement(3, **_NOWHERE),
         statement(4, attempts=failover, data_class="internal"),
-        statement(5, outcome="failed", status=503, attempts=(Attempt(outcome="status-503", replica="r-0", site="loire-ai"),)),
-        statement(6, model=HOSTILE, rules=[HOSTILE], site=HOSTILE, categories=["health"], refused=[Refusal(rules=(HOSTILE,), site=HOSTILE * 3)]),
+        statement(
+            5,
+            outcome="failed",
+            status=503,
+            attempts=(Attempt(outcome="status-503", replica="r-0", site="loire-ai"),),
+        ),
+        statement(
+            6,
+            model=HOSTILE,
+            rules=[HOSTILE],
+            site=HOSTILE,
+            categories=["health"],
+            refused=[Refusal(rules=(HOSTILE,), site=HOSTILE * 3)],
+        ),
         statement(7, organisation="bank", project="cards"),
-        statement(8, outcome="cancelled", status=499, data_class="public", usage=Usage(input_tokens=31, source="estimated")),
+        statement(
+            8,
+            outcome="cancelled",
+            status=499,
+            data_class="public",
+            usage=Usage(input_tokens=31, source="estimated"),
+        ),
         statement(9, categories=["personal"]),
-    ]  # fmt: skip
+    ]
 
 
 class Answer:
@@ -244,7 +322,8 @@ class ConsoleNode:
     async def receipt(self, receipt_id: str) -> ReceiptView:
         for n, s in enumerate(self.log):
             if s.id == receipt_id:
-                note = f"{s.origin}\n{len(self.log)}\n9nVqY0Hk4u5u3m8yKxk1y7m4o6cTq1tZ1yJr1o3mL5g=\n\n— {s.origin} AbCdEf==\n"
+                root = "9nVqY0Hk4u5u3m8yKxk1y7m4o6cTq1tZ1yJr1o3mL5g="
+                note = f"{s.origin}\n{len(self.log)}\n{root}\n\n— {s.origin} AbCdEf==\n"
                 proof = f"c2sp.org/tlog-proof@v1\nindex {n}\n{'7t' * 21}=\n{'Q9' * 21}=\n\n{note}"
                 return ReceiptView(index=n, statement=s, leaf=encode(s), proof=proof, checkpoint=note)
         raise NotFound("receipt.unknown", f"there is no receipt {receipt_id!r}")
@@ -255,11 +334,20 @@ class ConsoleNode:
 
     async def verify_receipt(self, receipt_id: str) -> Verification:
         broken = receipt_id == self.log[1].id
-        return Verification(ok=not broken, checks=(
-            Check(name="inclusion", ok=not broken, detail="the path from the entry leads to the checkpoint's root"),
-            Check(name="Ed25519", ok=True, detail="the checkpoint is signed by klinikum.example/allod"),
-            Check(name="ML-DSA-44", ok=True, detail="second signature, for the time after quantum computers"),
-        ))  # fmt: skip
+        return Verification(
+            ok=not broken,
+            checks=(
+                Check(
+                    name="inclusion",
+                    ok=not broken,
+                    detail="the path from the entry leads to the checkpoint's root",
+                ),
+                Check(name="Ed25519", ok=True, detail="the checkpoint is signed by klinikum.example/allod"),
+                Check(
+                    name="ML-DSA-44", ok=True, detail="second signature, for the time after quantum computers"
+                ),
+            ),
+        )
 
     async def explain(self, ask: Ask) -> Decision:
         def verdict(v: SiteView) -> Verdict:
@@ -285,8 +373,13 @@ class ConsoleNode:
 
     async def call(self, inner: Inner) -> Answer:
         body = json.loads(inner.body)
-        common = {"data_class": inner.data_class or "internal", "project": inner.caller.project, "model": body["model"],
-                  "categories": [c for c in inner.data_categories.split(",") if c], "input_bytes": len(inner.body)}  # fmt: skip
+        common = {
+            "data_class": inner.data_class or "internal",
+            "project": inner.caller.project,
+            "model": body["model"],
+            "categories": [c for c in inner.data_categories.split(",") if c],
+            "input_bytes": len(inner.body),
+        }
         if common["data_class"] == "restricted" and body["model"] != "reader":
             made = statement(len(self.log) + 1, **{**_NOWHERE, **common})
             answer: tuple[int, object] = (

@@ -98,10 +98,11 @@ class Pages:
         """Exchanges an API key for a session; the key itself is forgotten at once."""
         visitor = request.cookies.get(VISITOR_COOKIE, "")
         form = await self._shell.form(request, _visitor(visitor))
-        source = source_of(request)
+        presented = str(form.get("key", "")).strip()
+        source = source_of(request, presented)
         self._shell.throttle.check(source)
         try:
-            caller = await self._node.authenticate(str(form.get("key", "")).strip())
+            caller = await self._node.authenticate(presented)
         except Unauthenticated:
             self._shell.throttle.failed(source)
             return self._sign_in(request, status=401, wrong="key")

@@ -141,7 +141,7 @@ def stages_of(statement: Statement, index: int | None, c: Catalogue) -> tuple[St
     denied = s.decision == "deny"
     reached = bool(s.attempts) or (s.outcome == "answered" and not denied)
     last = s.attempts[-1] if s.attempts else None
-    labels = ", ".join([c(s.data_class), *(c(x) for x in s.categories)])
+    labels = labels_of(s, c)
     usage = usage_text(s, c)
     replica_state: State = "skipped" if not reached else ("done" if s.outcome == "answered" else "failed")
     return (
@@ -225,6 +225,12 @@ def _replica_detail(s: Statement, usage: str, c: Catalogue) -> str:
     return c(N_("It ended as: %(outcome)s (HTTP %(status)s)."), outcome=c(s.outcome), status=s.status)
 
 
+def labels_of(s: Statement, c: Catalogue) -> str:
+    """`restricted (health, personal)`."""
+    categories = ", ".join(c(x) for x in s.categories)
+    return f"{c(s.data_class)} ({categories})" if categories else c(s.data_class)
+
+
 def usage_text(s: Statement, c: Catalogue) -> str:
     """`12 tokens in, 40 out` or `3 pages`; says so where nothing was counted."""
     if s.usage.source == "none":
@@ -251,7 +257,7 @@ def summary_of(s: Statement, c: Catalogue) -> str:
         case "refused" if s.decision == "deny":
             return c(
                 N_("Refused: %(labels)s data for %(model)s may go to none of its sites."),
-                labels=", ".join([c(s.data_class), *(c(x) for x in s.categories)]),
+                labels=labels_of(s, c),
                 model=s.model,
             )
         case "refused":

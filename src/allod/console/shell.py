@@ -207,6 +207,12 @@ def own_path(base: str, path: str) -> str:
     return path if plain and all(" " < ch < "\x7f" for ch in path) else f"{base}/"
 
 
-def source_of(request: Request) -> str:
-    """Where a sign-in comes from, as far as the server in front says."""
-    return request.client.host if request.client else "unknown"
+def source_of(request: Request, presented: str) -> str:
+    """What failed sign-ins are counted by: the address, where the server in front says it, else the key's id.
+
+    Without an address a shared count would let anyone lock everyone out.
+    """
+    if request.client:
+        return request.client.host
+    parts = presented.split("_", 2)
+    return f"key {parts[1][: limits.NAME_CHARS_MAX]}" if len(parts) == 3 else "no key"

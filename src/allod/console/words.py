@@ -31,7 +31,7 @@ VOCABULARY = (
         N_("unknown"),
     ),
     *(N_("owner"), N_("admin"), N_("auditor"), N_("developer")),
-    *(N_("chat"), N_("embed"), N_("ocr")),
+    *(N_("chat"), N_("embed"), N_("ocr"), N_("egress")),
 )
 
 
@@ -104,7 +104,7 @@ def _what(s: Statement, c: Catalogue) -> tuple[Field, ...]:
         ),
         Field(
             label=c(N_("Sampling")),
-            value=", ".join(f"{k}={v}" for k, v in sorted(s.sampling.items())),
+            value=", ".join(f"{k}={v}" for k, v in sorted(s.sampling.items()) if v),
             code=True,
             meaning=c(
                 N_("The parameters under which the answer was drawn, with the seed where one was set.")

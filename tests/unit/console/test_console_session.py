@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from starlette.requests import Request
 
 from allod import limits
 from allod.clock import ManualClock
 from allod.console.session import Sessions, Throttle, sent_from_here
-from allod.console.shell import own_path
+from allod.console.shell import own_path, source_of
 from allod.errors import Denied, NotReady, Usage
 from allod.identity.caller import Caller, Role
 
@@ -115,3 +116,12 @@ def test_sign_in_leads_back_to_the_page_that_was_asked_for() -> None:
     assert own_path("/console", "/console/receipts/r-1") == "/console/receipts/r-1"
     assert own_path("", "/receipts/r-1") == "/receipts/r-1"
     assert own_path("", "//evil.example") == "/"
+
+
+def test_without_an_address_wrong_keys_lock_out_only_their_own_id() -> None:
+    behind_a_socket = Request({"type": "http", "client": None})
+    assert source_of(behind_a_socket, "allod_k1_secret_part") == "key k1"
+    assert source_of(behind_a_socket, "allod_k2_x") != source_of(behind_a_socket, "allod_k1_x")
+    assert len(source_of(behind_a_socket, "allod_" + "x" * 10_000 + "_y")) < 100
+    assert source_of(behind_a_socket, "") == source_of(behind_a_socket, "nonsense")
+    assert source_of(Request({"type": "http", "client": ("192.0.2.1", 9)}), "allod_k1_x") == "192.0.2.1"
