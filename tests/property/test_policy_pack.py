@@ -6,18 +6,27 @@ rules.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from allod.errors import Unprocessable
+from allod.front.breaker import Breaker
+from allod.front.route import Plan, choose
+from allod.front.snapshot import ServiceEntry
 from allod.policy.decide import Decider
 from allod.policy.decision import CATEGORIES, Ask, DataClass
-from allod.policy.pack import bundled
+from allod.policy.pack import bundled, install, load
 from allod.sites.facts import Fact, Site
 
 TODAY = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -40,17 +49,17 @@ DECIDER = Decider(PACK.text, PACK.schema)
 # --- the oracle ---------------------------------------------------------------------------------------
 
 
-def known(fact: Fact):
-    if fact.expires and TODAY.date().isoformat() > fact.expires:
-        return None
-    return fact.value
+def known_on(day: str):
+    """What a fact says on a day (ISO 8601)."""
+    return lambda fact: None if fact.expires and day > fact.expires else fact.value
 
 
 def subset(values, allowed: set[str]) -> bool:
     return bool(values) and set(values) <= allowed
 
 
-def may(ask: Ask, site: Site) -> bool:
+def may(ask: Ask, site: Site, day: str = TODAY.date().isoformat()) -> bool:
+    known = known_on(day)
     if ask.role not in ("service", "developer", "admin", "owner"):
         return False
     if site.local:
@@ -253,7 +262,7 @@ def corpus(count: int) -> list[tuple[Ask, Site]]:
 
 
 CORPUS = corpus(900)
-RULES = [rule.id for rule in DECIDER.rules if rule.effect == "forbid"]
+RULES = [r.id for r in DECIDER.rules if r.effect == "forbid"]
 
 
 def disagreements(decider: Decider) -> int:
@@ -265,11 +274,11 @@ def test_the_corpus_agrees_with_the_pack_as_shipped():
     assert {may(a, s) for a, s in CORPUS} == {True, False}
 
 
-@pytest.mark.parametrize("rule", [r for r in RULES if r != "5.2-auditors-never"])
-def test_a_rule_that_is_switched_off_is_noticed(rule):
-    head, tail = PACK.text.split(f'@id("{rule}")')
+@pytest.mark.parametrize("name", [r for r in RULES if r != "5.2-auditors-never"])
+def test_a_rule_that_is_switched_off_is_noticed(name):
+    head, tail = PACK.text.split(f'@id("{name}")')
     broken = tail.replace("unless {", "unless { true || ", 1)
-    assert disagreements(Decider(f'{head}@id("{rule}"){broken}', PACK.schema)) > 0
+    assert disagreements(Decider(f'{head}@id("{name}"){broken}', PACK.schema)) > 0
 
 
 @pytest.mark.parametrize(
@@ -312,3 +321,85 @@ def test_no_role_reaches_a_us_controlled_site_with_confidential_data():
             categories=categories,
         )
         assert not allowed(DECIDER, ask, site)
+
+
+# --- sequences ----------------------------------------------------------------------------------------
+
+
+class Replica:
+    """A stand-in for a socket: what `front.route.choose` needs to know, and whether it would answer."""
+
+    def __init__(self, site: str) -> None:
+        self.id = self.site = site
+        self.breaker = Breaker()
+        self.inflight = self.last_used = 0
+        self.answers = True
+
+
+class Sequences(RuleBasedStateMachine):
+    """Failovers, retries, reloads, expiries and forgotten facts in any order, over the real plan and policy.
+
+    The invariant: whatever site is contacted, the sentences allow it on that day, however it was reached.
+    """
+
+    @initialize(sites=st.lists(SITES, min_size=1, max_size=4))
+    def start(self, sites):
+        self.folder = Path(tempfile.mkdtemp(prefix="allod-policy-"))
+        install(self.folder)
+        self.sites = [msgspec.structs.replace(s, name=f"s{i}") for i, s in enumerate(sites)]
+        self.replicas = [Replica(s.name) for s in self.sites]
+        self.decider = DECIDER
+        self.now = TODAY
+
+    def teardown(self):
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
+
+    @rule(days=st.integers(0, 60))
+    def time_passes(self, days):
+        self.now += timedelta(days=days)
+
+    @rule(at=st.integers(0, 3), fact=st.sampled_from(FACTS))
+    def a_fact_is_forgotten(self, at, fact):
+        at %= len(self.sites)
+        self.sites[at] = msgspec.structs.replace(self.sites[at], **{fact: Fact(value=None)})
+
+    @rule(at=st.integers(0, 3), answers=st.booleans())
+    def a_replica_fails_or_recovers(self, at, answers):
+        self.replicas[at % len(self.replicas)].answers = answers
+
+    @rule(
+        name=st.sampled_from(PACK.files), cut=st.integers(0, 3000), garbage=st.sampled_from(["", "{", "\0"])
+    )
+    def a_file_is_damaged_and_the_policy_reloaded(self, name, cut, garbage):
+        path = self.folder / name
+        whole = path.read_text()
+        path.write_text(whole[:cut].rsplit(";", 1)[0] + " permit (principal" + garbage)
+        self.reload()
+        path.write_text(whole)
+        self.reload()
+
+    def reload(self):
+        """As a node does it: the new policy is read whole before it replaces the old one."""
+        with contextlib.suppress(Unprocessable):
+            pack = load(self.folder)
+            self.decider = Decider(pack.text, pack.schema)
+
+    @rule(ask=ASKS, retries=st.integers(1, 4))
+    def a_request_fails_over_until_it_is_answered(self, ask, retries):
+        now_us = int(self.now.timestamp()) * 1_000_000
+        decision = self.decider.decide(ask, self.sites, now_us)
+        plan = Plan(ask, ServiceEntry(model="m", kind="chat", replicas=()), decision, self.replicas)
+        day = self.now.date().isoformat()
+        open_to = {s.name for s in self.sites if may(ask, s, day)}
+        for attempt in range(retries):
+            tried: set[str] = set()
+            while (replica := choose(plan.candidates, tried, float(attempt))) is not None:
+                assert replica.site in open_to
+                tried.add(replica.id)
+                if replica.answers:
+                    break
+
+
+Sequences.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestSequences = Sequences.TestCase
