@@ -1,8 +1,7 @@
-"""Outside judges: Go's sumdb on notes, proofs and tiles; scitt-cose on COSE; openssl on a signature."""
+"""Outside judges: Go's sumdb on notes, proofs and tiles; scitt-cose on COSE."""
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from allod.clock import SystemClock
 from allod.ledger import cose, intent, statement
 from allod.ledger.log import Log
 from allod.ledger.segment import Entry
-from allod.signing import FileSigner, b64, parse_note
+from allod.signing import FileSigner, b64
 
 CLOCK = SystemClock()
 
@@ -113,19 +112,3 @@ def test_scitt_cose_accepts_our_transparent_statement(tmp_path: Path) -> None:
         outer = cbor2.loads(receipt)
         broken = cbor2.dumps(cbor2.CBORTag(18, [*outer.value[:3], bytes(64)]))
         assert not scitt_cose.verify_receipt(broken, leaf_entry_hex=leaf.hex(), log_public_key_pem=pem).ok
-
-
-def test_openssl_accepts_the_checkpoint_signature(tmp_path: Path) -> None:
-    """By hand, as docs/receipts.md shows it: no code of this project, only the note and the verifier key."""
-    keys = signers(tmp_path)
-    log = Log.open(tmp_path / "ledger", keys, CLOCK)
-    log.append(entries(5))
-    note = parse_note(log.checkpoint())
-    encoded = str(keys[0].vkey).split("+", 2)[2]
-    spki = bytes.fromhex("302a300506032b6570032100") + base64.b64decode(encoded)[1:]
-    (tmp_path / "key.der").write_bytes(spki)
-    (tmp_path / "text").write_bytes(note.text)
-    (tmp_path / "sig").write_bytes(note.signatures[0].blob)
-    command = "openssl pkeyutl -verify -pubin -keyform DER -inkey key.der -rawin -in text -sigfile sig"
-    done = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "Verified Successfully" in done.stdout, done.stderr

@@ -250,7 +250,7 @@ class Log:
             files.replace(self.root / st.VKEYS, vkeys)
         self._edge = self._store.edge(state.size)
         if self._edge.root().hex() != state.root:
-            raise Integrity("ledger.damaged", "the tiles do not lead to the root", hint="allod ledger verify")
+            raise Integrity("ledger.damaged", "the tiles do not lead to the root", hint="allod ledger fsck")
         self._ids = Ids(self.root, state.size, self._tail_ids())
         for path in self._ids.leftovers():
             path.unlink()

@@ -53,7 +53,7 @@ def decode_state(data: bytes) -> State:
             raise ValueError("digest")
         return _DECODER.decode(body)
     except (ValueError, msgspec.MsgspecError) as e:
-        raise Integrity("ledger.damaged", f"{STATE} is damaged", hint="allod ledger verify") from e
+        raise Integrity("ledger.damaged", f"{STATE} is damaged", hint="allod ledger fsck") from e
 
 
 class Store:
@@ -81,7 +81,7 @@ class Store:
             if path.exists():
                 return path.read_bytes()
         raise Integrity(
-            "ledger.damaged", f"{tile.path} is missing", hint="allod ledger verify lists what is damaged"
+            "ledger.damaged", f"{tile.path} is missing", hint="allod ledger fsck lists what is damaged"
         )
 
     def hashes(self, tile: Tile) -> list[bytes]:

@@ -13,7 +13,7 @@ from ledger_records import ORIGIN, make_entry, make_intent, make_leaf, make_log,
 
 from allod.clock import ManualClock
 from allod.errors import Integrity, NotFound, NotReady
-from allod.ledger import statement, tree
+from allod.ledger import intent, statement, tree
 from allod.ledger.checkpoint import Checkpoint
 from allod.ledger.commitment import Commitment, commit, new_receipt_id
 from allod.ledger.erasure import Erasure, read_leaf
@@ -227,6 +227,14 @@ def test_leaves_are_canonical_and_hold_no_content(tmp_path: Path) -> None:
     assert rfc8785.dumps(msgspec.json.decode(leaf)) == leaf
     assert b"key-7" not in leaf
     assert statement.encode(statement.decode(leaf)) == leaf
+
+
+def test_an_interrupted_exchange_never_ends_before_it_began() -> None:
+    """The machine's clock was stepped back between the worker's death and its discovery."""
+    made = make_intent(ManualClock(1_700_000_000_000_000))
+    ended = intent.interrupted(made, 1_600_000_000_000_000)
+    assert ended.started_us <= ended.ended_us
+    assert (ended.outcome, ended.output, ended.status) == ("interrupted", "", 0)
 
 
 def test_commitments_differ_by_key_and_label_and_add_up() -> None:
