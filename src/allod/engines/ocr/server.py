@@ -23,8 +23,9 @@ from starlette.routing import Route
 
 from allod.engines.ocr import jobs, shape
 from allod.engines.ocr.answer import PageFailed, response
-from allod.engines.ocr.document import Document, extract
+from allod.engines.ocr.document import extract
 from allod.engines.ocr.identity import OcrIdentity
+from allod.engines.ocr.pages import Kind
 from allod.engines.ocr.pool import Pool
 from allod.engines.ocr.recognise import PageText, Settings
 from allod.errors import AllodError, NotFound, NotReady, TooLarge
@@ -36,6 +37,16 @@ from allod.limits import (
 )
 
 _CLIENT_GONE = 499  # nobody reads it; the log does
+
+
+class _Work(msgspec.Struct, frozen=True):
+    """A request without its document."""
+
+    kind: Kind
+    document_bytes: int
+    pages: str | list[int] | None
+    granularity: shape.Granularity | None
+    blocks: bool
 
 
 class OcrServer:
@@ -88,34 +99,31 @@ class OcrServer:
             raise NotReady("ocr.busy", "every place for a document is taken", retry_after_s=5)
         self._in_flight += 1
         try:
-            body = await _body(request)
-            return await _while_connected(request, self._answer(body))
+            return await _while_connected(request, self._answer(await _body(request)))
         except ClientDisconnect:
             return Response(status_code=_CLIENT_GONE)
         finally:
             self._in_flight -= 1
 
     async def _answer(self, body: bytes) -> Response:
-        asked, document = await asyncio.to_thread(_parsed, body)  # tens of megabytes of base64
-        del body
         with tempfile.NamedTemporaryFile(prefix="allod-ocr-") as file:
-            await asyncio.to_thread(_write, Path(file.name), document)
-            pages = await self._pages(Path(file.name), document, asked)
+            path = Path(file.name)
+            work = await asyncio.to_thread(_stored, body, path)  # megabytes of base64
+            del body
+            pages = await self._pages(path, work)
         answer = response(
             pages,
             model=self._model,
-            document_bytes=len(document.content),
-            granularity=asked.confidence_scores_granularity,
-            blocks=bool(asked.include_blocks),
+            document_bytes=work.document_bytes,
+            granularity=work.granularity,
+            blocks=work.blocks,
             origins=self._identity.origins,
         )
         return Response(await asyncio.to_thread(msgspec.json.encode, answer), media_type="application/json")
 
-    async def _pages(
-        self, path: Path, document: Document, asked: shape.OcrRequest
-    ) -> list[PageText | PageFailed]:
-        count = await self._pool.count(jobs.Count(str(path), document.kind))
-        wanted = shape.selected(asked.pages, count, PAGES_PER_REQUEST_MAX)
+    async def _pages(self, path: Path, work: _Work) -> list[PageText | PageFailed]:
+        count = await self._pool.count(jobs.Count(str(path), work.kind))
+        wanted = shape.selected(work.pages, count, PAGES_PER_REQUEST_MAX)
         if len(wanted) > PAGES_PER_REQUEST_MAX:
             raise TooLarge(
                 "document.too-many-pages",
@@ -129,7 +137,7 @@ class OcrServer:
         async def one(index: int) -> PageText | PageFailed:
             async with turns:
                 try:
-                    return await self._pool.read(jobs.Read(str(path), document.kind, index))
+                    return await self._pool.read(jobs.Read(str(path), work.kind, index))
                 except AllodError as e:
                     return PageFailed(index, e)
 
@@ -142,13 +150,18 @@ class OcrServer:
         return pages
 
 
-def _parsed(body: bytes) -> tuple[shape.OcrRequest, Document]:
+def _stored(body: bytes, path: Path) -> _Work:
+    """Writes the document to `path`: from here on it is in that file only."""
     asked = shape.parse(body)
-    return asked, extract(asked.document)
-
-
-def _write(path: Path, document: Document) -> None:
+    document = extract(asked.document)
     path.write_bytes(document.content)
+    return _Work(
+        document.kind,
+        len(document.content),
+        asked.pages,
+        asked.confidence_scores_granularity,
+        bool(asked.include_blocks),
+    )
 
 
 async def _body(request: Request) -> bytes:
