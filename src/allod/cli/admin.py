@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -96,7 +97,9 @@ class Admin:
         if data is not None:
             headers["Content-Type"] = "application/json"
         try:
-            connection.request(method, path, data, headers)
+            # An answer can come before the question was sent to its end, as 413 does: then it is still read.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(method, path, data, headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as e:
             raise _broken(e) from e

@@ -7,9 +7,9 @@ import argparse
 from allod import limits
 from allod.api.ports import KeyView, NewKey
 from allod.cli.admin import Admin, segment
-from allod.cli.output import Out, table
+from allod.cli.output import Out, day, table
 from allod.cli.parser import Verbs, count, home_of
-from allod.clock import SystemClock, iso
+from allod.clock import SystemClock
 from allod.identity.caller import Role
 
 
@@ -32,7 +32,7 @@ def _create(args: argparse.Namespace, out: Out) -> int:
     body = {"project": args.project, "role": args.role, "label": args.label, "lifetime_days": args.days}
     made = Admin(home_of(args)).post("/admin/v1/keys", NewKey, body)
     out.result(made, [made.secret])
-    until = iso(made.key.expires_us)[:10]
+    until = day(made.key.expires_us)
     out.say(
         f"{made.key.role.value} of project {made.key.project}, until {until}. It is shown only now: keep it."
     )
@@ -43,7 +43,7 @@ def _ls(args: argparse.Namespace, out: Out) -> int:
     keys = Admin(home_of(args)).get("/admin/v1/keys", list[KeyView])
     now = SystemClock().now_us()
     rows = [
-        (k.key_id, k.role.value, k.organisation, k.project, _state(k, now), iso(k.expires_us)[:10], k.label)
+        (k.key_id, k.role.value, k.organisation, k.project, _state(k, now), day(k.expires_us), k.label)
         for k in keys
     ]
     header = ("KEY", "ROLE", "ORGANISATION", "PROJECT", "STATE", "EXPIRES", "LABEL")

@@ -75,7 +75,8 @@ def _show(args: argparse.Namespace, out: Out) -> int:
 def _add(args: argparse.Namespace, out: Out) -> int:
     home = home_of(args)
     name = args.name or args.file.stem.lower().replace(" ", "-")
-    out.say(f"reading {args.file} …")
+    if args.file.is_file():
+        out.say(f"reading {args.file} …")
     origin = Origin(maker=args.maker, country=args.country, source=f"file {args.file.name}")
     manifest = store.add_gguf(
         args.file, name, home.models,

@@ -15,10 +15,12 @@ from typing import Any, TextIO
 
 import msgspec
 
+from allod.clock import iso
 from allod.errors import AllodError
 
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
 _WIDTH_MIN = 60
+_CALENDAR_ENDS_US = 253_402_300_800_000_000  # the year 10000
 
 
 class Out:
@@ -108,6 +110,16 @@ def wrapped(text: str, indent: str) -> Iterator[str]:
             line = f"{line} {word}".strip()
     if line:
         yield indent + line
+
+
+def moment(us: int) -> str:
+    """A time for people; what lies beyond the calendar is "never"."""
+    return iso(us) if us < _CALENDAR_ENDS_US else "never"
+
+
+def day(us: int) -> str:
+    """The day of a time."""
+    return moment(us)[:10]
 
 
 def size(count: float | None) -> str:

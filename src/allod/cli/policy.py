@@ -8,16 +8,14 @@ from typing import Any
 
 from allod.api.ports import NodeStatus
 from allod.cli.admin import Admin
-from allod.cli.output import Out, as_mapping, table, wrapped
+from allod.cli.output import Out, as_mapping, moment, table, wrapped
 from allod.cli.parser import Verbs, home_of
-from allod.clock import iso
 from allod.identity.caller import Role
 from allod.policy import pack, rules
 from allod.policy.decision import CATEGORIES, DataClass, Decision
 
 _ACTIONS = ("chat", "complete", "embed", "ocr", "fim")
 _ACTION_OF_KIND = {"chat": "chat", "embed": "embed", "ocr": "ocr"}
-_FOREVER_US = 2**62
 
 
 def register(verbs: Verbs) -> None:
@@ -71,8 +69,8 @@ def _explain(args: argparse.Namespace, out: Out) -> int:
         lines += [f"  error: {e}" for e in verdict.errors]
     if not decision.verdicts:
         lines.append("no site serves that model: allod sites ls")
-    until = "" if decision.valid_until_us >= _FOREVER_US else f", until {iso(decision.valid_until_us)}"
-    lines += ["", f"by policy {decision.policy[:19]}{until}"]
+    until = moment(decision.valid_until_us)
+    lines += ["", f"by policy {decision.policy[:19]}{'' if until == 'never' else f', until {until}'}"]
     out.result(as_mapping(decision) | {"allowed": decision.allowed}, lines)
     return 0
 

@@ -25,6 +25,13 @@ _FILE_BYTES_MAX = 1 << 20  # a leaf, a proof and a checkpoint are a few KiB
 _HEX_SHOWN = 23
 
 
+class _Exported(msgspec.Struct):
+    """What matters of the JSON form; the rest is for people."""
+
+    leaf: bytes
+    proof: str
+
+
 def register(verbs: Verbs) -> None:
     under = verbs.group("receipt", "receipts: list, show, verify, export, erase")
     ls = under.add("ls", "list the latest exchanges, newest first", _ls)
@@ -179,10 +186,14 @@ def _proven_lines(proven: Proven, out: Out) -> list[str]:
     ]
     lines += [f"{ok}cosigned by witness {k.name}" for k in proven.verified.witnesses]
     if isinstance(leaf, Erasure):
-        return [*lines, f"    it says: the key of {leaf.erased} was destroyed at {iso(leaf.ended_us)}"]
+        return [*lines, f"     it says: the key of {leaf.erased} was destroyed at {iso(leaf.ended_us)}"]
     where = f" at {leaf.site}" if leaf.site else ""
     said = f"{leaf.action} {leaf.model}, {leaf.data_class}: {leaf.decision}, {leaf.outcome}{where}"
-    return [*lines, f"    it says: {iso(leaf.ended_us)} {said}", f"    by the rules: {', '.join(leaf.rules)}"]
+    return [
+        *lines,
+        f"     it says: {iso(leaf.ended_us)} {said}",
+        f"     by the rules: {', '.join(leaf.rules)}",
+    ]
 
 
 def _verify_online(args: argparse.Namespace, out: Out) -> int:
@@ -212,12 +223,12 @@ def _read(path: Path) -> tuple[bytes, TlogProof]:
             )  # fmt: skip
         return proof.extra, proof
     try:
-        view = msgspec.json.decode(data, type=ReceiptView)
+        exported = msgspec.json.decode(data, type=_Exported)
     except msgspec.MsgspecError as e:
         raise Unprocessable(
             "receipt.form", f"{path} is no exported receipt", hint="allod receipt export ID --out FILE"
         ) from e
-    return view.leaf, TlogProof.parse(view.proof)
+    return exported.leaf, TlogProof.parse(exported.proof)
 
 
 def read_keys(given: list[str]) -> list[VKey]:

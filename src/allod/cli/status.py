@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from allod.api.ports import NodeStatus
+from allod.api.ports import NodeStatus, ServiceView
 from allod.cli.admin import Admin
 from allod.cli.output import Out, fields, size, table
 from allod.cli.parser import Verbs, home_of
@@ -41,23 +41,19 @@ def _head(status: NodeStatus, out: Out) -> list[str]:
 
 
 def _services(status: NodeStatus) -> list[str]:
-    rows = [
-        (
-            service.model + (" (test model)" if service.test_model else ""),
-            service.kind,
-            replica.site,
-            replica.state,
-            "yes" if replica.sealed else "no",
-            size(replica.rss_bytes),
-            replica.restarts,
-            replica.engine,
-            replica.reason,
-        )
-        for service in status.services
-        for replica in service.replicas
-    ]
     header = ("MODEL", "KIND", "SITE", "STATE", "SEALED", "MEMORY", "RESTARTS", "ENGINE", "REASON")
+    rows = [row for service in status.services for row in _replicas(service)]
     return table(header, rows) or ["serves nothing yet: allod run names models that fit this machine"]
+
+
+def _replicas(service: ServiceView) -> list[tuple[object, ...]]:
+    """One row per replica; a service without any still has one."""
+    head = (service.model + (" (test model)" if service.test_model else ""), service.kind)
+    rows: list[tuple[object, ...]] = []
+    for r in service.replicas:
+        sealed = "yes" if r.sealed else "no"
+        rows.append((*head, r.site, r.state, sealed, size(r.rss_bytes), r.restarts, r.engine, r.reason))
+    return rows or [(*head, "-", "no replica", "-", "-", "-", "-", "")]
 
 
 def _checks(status: NodeStatus, out: Out) -> list[str]:

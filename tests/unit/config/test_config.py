@@ -123,6 +123,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "config/home.py": "ALLOD_HOME",
     "cli/output.py": "NO_COLOR and the shape of the terminal",
     "cli/run.py": "ALLOD_API_KEY, a secret reference of the person at the terminal",
+    "app/services.py": "env: references to provider keys, for the processes that leave",
     "sites/provider.py": "env: references to provider keys",
     "node/processes.py": "hands it on to the node's own processes, which resolve those references",
     "models/testmodel/build.py": "XDG_CACHE_HOME, for a test model",
