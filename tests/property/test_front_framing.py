@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from allod.front import body as bodies
+from allod.front import http1
 from allod.front import splice, usage
 from allod.front.http1 import Chunks, FramingError, chunk, incomplete_head, request_head
 from allod.front.problems import Problem
@@ -65,7 +66,7 @@ def test_a_spliced_body_means_the_same_but_for_the_edit(data: st.DataObject, ext
     [
         b'{"model":"a","model":"b"}',
         b'{"model":"a","mod\\u0065l":"b"}',
-        b'{"stream":true,"stream":false,"stream_options":null,"model":"b"}',
+        b'{"model":"a","stream":true,"stream":true,"stream_options":null}',
     ],
 )
 def test_a_key_that_is_given_twice_is_refused_where_it_decides(raw: bytes) -> None:
@@ -141,3 +142,32 @@ def test_usage_is_found_wherever_an_answer_has_it(pad: int, first: bool) -> None
 @pytest.mark.parametrize("answer", [b"", b"{", b"[]", b'{"usage":7}', b'{"usage":{"prompt_tokens":"x"}}', b"\xff"])
 def test_an_answer_that_cannot_be_metered_is_still_an_answer(answer: bytes) -> None:
     assert usage.of_answer(answer, whole=True).source == "none"
+
+
+lines = st.lists(
+    st.sampled_from(
+        ["Content-Length: 5", "content-length: 5", "content-length: 7", "CONTENT-LENGTH: 5", "content-length:5",
+         "transfer-encoding: chunked", "host: x", "x: y", "Expect: 100-continue"]
+    ),
+    max_size=4,
+)  # fmt: skip
+
+
+@given(st.lists(lines, min_size=1, max_size=12))
+def test_a_head_reads_the_same_after_any_other_heads(heads: list[list[str]]) -> None:
+    for fields in heads:
+        data = "".join(f"{line}\r\n" for line in ["POST /p HTTP/1.1", *fields]).encode() + b"\r\n"
+        end = len(data) - 2
+        try:
+            fresh: Any = vars_of(http1._read_request(data, end))
+        except FramingError as e:
+            fresh = e.code
+        try:
+            known: Any = vars_of(request_head(data, end))
+        except FramingError as e:
+            known = e.code
+        assert known == fresh
+
+
+def vars_of(head: http1.RequestHead) -> dict[str, Any]:
+    return {n: getattr(head, n) for n in ("method", "path", "minor", "length", "chunked", "expects", "keep_alive")}

@@ -130,12 +130,16 @@ class Handoff:
         self._bodiless = self._head.method == b"HEAD" or head.status in (204, 304)
         lines = [b"HTTP/1.1 %d %b" % (head.status, reason(head.status))]
         dropped = set(HOP_BY_HOP)
+        if not self._bodiless:
+            dropped.add(b"content-length")
         dropped.update(w.strip().lower() for w in head.fields.get(b"connection", b"").split(b","))
         for line in head.lines:
             name = line.partition(b":")[0].lower()
             if name not in dropped and not name.startswith(_INTERNAL):
                 lines.append(line)
-        if not self._bodiless and head.length is None:
+        if not self._bodiless and head.length is not None:
+            lines.append(b"content-length: %d" % head.length)
+        elif not self._bodiless:
             if client.minor:
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked")

@@ -10,7 +10,7 @@ colon, a control character.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, TypeVar
 
 from allod import limits
 
@@ -26,6 +26,14 @@ _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*+)?")
 _TRAILERS: Final = re.compile(_FIELDS)
 _CHUNK_LINE_BYTES_MAX = 256
+
+_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
+
+# Heads that were read before, without their Content-Length line: clients and engines repeat all the rest.
+_SEEN_MAX = 512
+_SEEN_BYTES_MAX = 4096
+_REQUESTS: dict[bytes, RequestHead] = {}
+_RESPONSES: dict[bytes, ResponseHead] = {}
 
 # Fields that mean something here: two of them would let two readers choose differently.
 _ONCE: Final = frozenset(
@@ -89,6 +97,22 @@ class RequestHead:
         )  # HTTP/1.0's own keep-alive is not offered: its answers end with the close
 
 
+    def sized(self, length: int) -> RequestHead:
+        """The same head with another Content-Length."""
+        head = RequestHead.__new__(RequestHead)
+        head.method = self.method
+        head.path = self.path
+        head.query = self.query
+        head.minor = self.minor
+        head.lines = self.lines
+        head.fields = self.fields
+        head.chunked = False
+        head.expects = self.expects
+        head.keep_alive = self.keep_alive
+        head.length = length
+        return head
+
+
 class ResponseHead:
     """One response head. `length` is None where the body ends with its chunks or with the connection."""
 
@@ -101,6 +125,17 @@ class ResponseHead:
         self.length: int | None = None
         self.chunked = False
         self.keep_alive = True
+
+    def sized(self, length: int) -> ResponseHead:
+        """The same head with another Content-Length."""
+        head = ResponseHead.__new__(ResponseHead)
+        head.status = self.status
+        head.lines = self.lines
+        head.fields = self.fields
+        head.chunked = False
+        head.keep_alive = self.keep_alive
+        head.length = length
+        return head
 
 
 def incomplete_head(data: bytes) -> None:
@@ -116,9 +151,49 @@ def incomplete_head(data: bytes) -> None:
 def request_head(data: bytes, end: int) -> RequestHead:
     """The head in `data[:end]`, where `end` is just after the last field's CRLF. Raises FramingError."""
     if end > limits.HEADER_BYTES_MAX:
-        raise FramingError(
-            431, "http.headers-too-large", f"the header exceeds {limits.HEADER_BYTES_MAX} bytes"
-        )
+        raise FramingError(431, "http.headers-too-large", f"the header exceeds {limits.HEADER_BYTES_MAX} bytes")
+    line = _LENGTH.search(data, 0, end)
+    if line is None:
+        return _read_request(data, end)
+    # Taking out one whole line leaves a head that is either known to hold no other length, or is read in full.
+    rest = data[: line.start()] + data[line.end() : end]
+    known = _REQUESTS.get(rest)
+    if known is None:
+        head = _read_request(data, end)
+        _remember(_REQUESTS, rest, head)
+        return head
+    length = int(line[1])
+    if length > limits.BODY_BYTES_MAX:
+        raise _too_large()
+    return known.sized(length)
+
+
+def response_head(data: bytes, end: int, *, to_head: bool = False) -> ResponseHead:
+    """The head in `data[:end]`; `to_head` where the request was HEAD. Raises FramingError."""
+    line = None if to_head else _LENGTH.search(data, 0, end)
+    if line is None:
+        return _read_response(data, end, to_head=to_head)
+    rest = data[: line.start()] + data[line.end() : end]
+    known = _RESPONSES.get(rest)
+    if known is None:
+        head = _read_response(data, end, to_head=False)
+        if head.status >= 200 and head.status not in (204, 304):
+            _remember(_RESPONSES, rest, head)
+        return head
+    return known.sized(int(line[1]))
+
+
+H = TypeVar("H")
+
+
+def _remember(seen: dict[bytes, H], rest: bytes, head: H) -> None:
+    if len(seen) >= _SEEN_MAX:
+        seen.clear()
+    if len(rest) <= _SEEN_BYTES_MAX:
+        seen[rest] = head
+
+
+def _read_request(data: bytes, end: int) -> RequestHead:
     match = _REQUEST.fullmatch(data, 0, end)
     if match is None:
         version = _VERSION.match(data, 0, end)
@@ -133,13 +208,10 @@ def request_head(data: bytes, end: int) -> RequestHead:
     return head
 
 
-def response_head(data: bytes, end: int, *, to_head: bool = False) -> ResponseHead:
-    """The head in `data[:end]`; `to_head` where the request was HEAD. Raises FramingError."""
+def _read_response(data: bytes, end: int, *, to_head: bool) -> ResponseHead:
     match = _RESPONSE.fullmatch(data, 0, end)
     if match is None:
-        raise FramingError(
-            502, "upstream.malformed", "the replica's status line or a header field is malformed"
-        )
+        raise FramingError(502, "upstream.malformed", "the replica's status line or a header field is malformed")
     minor, status = match.groups()
     first = data.index(b"\r\n") + 2
     lines = data[first:end].split(b"\r\n")
@@ -163,6 +235,10 @@ def response_head(data: bytes, end: int, *, to_head: bool = False) -> ResponseHe
         head.length, head.chunked = 0, False
         head.keep_alive = b"close" not in connection and minor == b"1"
     return head
+
+
+def _too_large() -> FramingError:
+    return FramingError(413, "body.too-large", f"the body exceeds {limits.BODY_BYTES_MAX} bytes")
 
 
 def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
@@ -220,7 +296,7 @@ def _frame_request(head: RequestHead) -> None:
             raise FramingError(400, "http.content-length", "Content-Length is not one decimal number")
         head.length = int(length)
         if head.length > limits.BODY_BYTES_MAX:
-            raise FramingError(413, "body.too-large", f"the body exceeds {limits.BODY_BYTES_MAX} bytes")
+            raise _too_large()
     connection = fields.get(b"connection")
     if connection is not None:
         head.keep_alive = head.keep_alive and b"close" not in connection.lower()

@@ -26,7 +26,8 @@ def prepare(body: bytes, asked: Asked, upstream_model: str) -> tuple[bytes, bool
     """
     inject = bool(asked.stream) and not _includes_usage(asked)
     rename = asked.model != upstream_model
-    plain = body.count(b'"model"') == 1 and body.count(b'"stream') <= 2
+    first = body.find(b'"model"')
+    plain = first >= 0 and body.rfind(b'"model"') == first  # one pass over the text, however long the prompt
     if plain and not rename:
         if not inject:
             return body, False
