@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import mmap
 import os
 import shutil
@@ -25,6 +26,7 @@ from allod.ledger.segment import Damage, Entry
 from allod.ledger.spool import LOCK_NAME, SUFFIX
 from allod.limits import DRAIN_ENTRIES_MAX
 
+_STUCK_S = 2.0  # a frame takes microseconds to write
 FINISHED = 1 << 62  # the cursor of a folder of which nothing is left to read
 
 
@@ -94,6 +96,7 @@ class _Folder:
         self._number = -1
         self._map: mmap.mmap | None = None
         self._offset = self._base = 0
+        self._stuck = (-1, 0.0)  # where a living worker's frame did not check, and since when; inf: reported
         while self._enter_next(below=position):
             if not self._skip_to(position):
                 break
@@ -109,6 +112,8 @@ class _Folder:
                     self.position = FINISHED
                 break
             sealed = self._read_segment(entries, damage, limit, dead)
+            if not sealed and not dead and len(entries) < limit:
+                self._watch(damage, clock.monotonic())
             if not sealed and (not dead or len(entries) >= limit):
                 break
             self._leave()
@@ -152,6 +157,20 @@ class _Folder:
                     return False
                 self._offset = following
         return False
+
+    def _watch(self, damage: list[Damage], now_s: float) -> None:
+        """Says, once, that a living worker's segment cannot be read on: half a frame does not stay half."""
+        assert self._map is not None
+        with memoryview(self._map) as view:
+            frame = sg.read_frame(view, self._offset, self._base)
+        if not isinstance(frame, str):
+            return
+        at, since_s = self._stuck
+        if at != self._offset:
+            self._stuck = (self._offset, now_s)
+        elif now_s - since_s > _STUCK_S:
+            self._stuck = (at, math.inf)
+            damage.append(self._damage(self._number, at, f"{frame}; read on when its worker has ended"))
 
     def _skip_to(self, position: int) -> bool:
         """Reads again what was committed, for the open records. True if it used the whole segment up."""

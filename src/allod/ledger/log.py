@@ -186,7 +186,10 @@ class Log:
         )
         entry = Entry(record.id, erasure.encode(record), key)
         self._append([entry], dict(self.cursors), (index,))
-        self._keys.destroy(index)
+        try:
+            self._keys.destroy(index)
+        except OSError as e:  # the commit remembers it: tried again with the next one
+            raise files.not_ready(e) from e
         return record.id
 
     def _index(self, receipt_id: str) -> int:
@@ -207,6 +210,8 @@ class Log:
         if not fresh and cursors == self.cursors:
             return self.size
         try:
+            for index in self._state.erasing:
+                self._keys.destroy(index)
             self._commit(fresh, cursors, erasing)
         except OSError as e:
             self._load()  # whatever became of the batch, the disk knows

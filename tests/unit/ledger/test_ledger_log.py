@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -13,7 +15,7 @@ from ledger_records import ORIGIN, make_entry, make_intent, make_leaf, make_log,
 
 from allod.clock import ManualClock
 from allod.errors import Integrity, NotFound, NotReady
-from allod.ledger import intent, statement, tree
+from allod.ledger import files, intent, statement, tree
 from allod.ledger.checkpoint import Checkpoint
 from allod.ledger.commitment import Commitment, commit, new_receipt_id
 from allod.ledger.erasure import Erasure, read_leaf
@@ -160,6 +162,72 @@ def test_what_an_interrupted_batch_left_is_removed(tmp_path: Path, monkeypatch: 
     log.append([make_entry(clock, n) for n in range(5)])
     assert fsck(tmp_path, log.vkeys).ok
     assert log.size == 305
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def crash_after(m: pytest.MonkeyPatch, steps: int) -> None:
+    """Lets `steps` file operations through and ends at the next, a write half done."""
+    left = iter(range(steps))
+
+    def write(fd: int, data: bytes) -> None:
+        if next(left, None) is None:
+            os.write(fd, memoryview(data)[: len(data) // 2])
+            raise Crash
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            if next(left, None) is None:
+                raise Crash
+            return real(*args, **kwargs)
+
+        return call
+
+    m.setattr("allod.ledger.files.write_fully", write)
+    m.setattr("allod.ledger.files.sync_folder", counted(files.sync_folder))
+    m.setattr("allod.ledger.files.sync_together", counted(files.sync_together))
+    m.setattr("allod.ledger.store.shutil.rmtree", counted(shutil.rmtree))
+    m.setattr("pathlib.Path.replace", counted(Path.replace))
+
+
+def test_a_batch_is_there_wholly_or_not_at_all_wherever_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends an append at every single file operation; then opens, checks every byte and repeats the batch."""
+    for module in ("ids", "keys", "fsck", "log"):
+        monkeypatch.setattr(f"allod.ledger.{module}.INDEX_CHUNK_LEAVES", 256)
+    signers, clock = make_signers(), ManualClock()
+    batch = [make_entry(clock, n, b"x" if n % 3 else b"") for n in range(530)]
+    outcomes = set()
+    for step in range(100):
+        root = tmp_path / str(step)
+        log = make_log(root, 250, signers)
+        with monkeypatch.context() as m:
+            crash_after(m, step)
+            try:
+                log.append(batch, {"w": 7})
+                ended = True
+            except Crash:
+                ended = False
+        log.close()
+        log = Log.open(root, signers, clock)
+        assert (log.size, dict(log.cursors)) in [(250, {}), (780, {"w": 7})]
+        assert fsck(root, log.vkeys).findings == ()
+        outcomes.add(log.size)
+        assert log.append(batch, {"w": 7}) == 780
+        assert [log.find(e.id) for e in batch] == list(range(250, 780))
+        assert fsck(root, log.vkeys).findings == ()
+        log.close()
+        if ended:
+            break
+    assert ended, "the batch has more steps than were tried"
+    assert step > 12
+    assert outcomes == {250, 780}
 
 
 def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path) -> None:

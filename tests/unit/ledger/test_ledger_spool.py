@@ -109,6 +109,25 @@ def test_damage_is_named_and_the_rest_is_still_read(tmp_path: Path) -> None:
     assert b'"interrupted"' in next(e.leaf for e in batch.entries if e.id == ids[20])
 
 
+def test_damage_under_a_living_worker_is_reported_and_read_past_once_it_ended(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, "front-0", segment_bytes=SMALL)
+    ids = [record(spool) for _ in range(3)]
+    at = spool._current.map.find(ids[1].encode())
+    spool._current.map[at + 100] ^= 1
+    clock = ManualClock()
+    reader = SpoolReader(tmp_path, clock)
+    batch = reader.drain({})
+    assert [e.id for e in batch.entries] == ids[:1]
+    assert batch.damage == ()
+    clock.advance(3)
+    batch = reader.drain(batch.cursors)
+    assert [d.path for d in batch.damage] == [f"{spool.folder.name}/000000000000.seg"]
+    assert reader.drain(batch.cursors).damage == ()
+    spool.close()
+    rest = SpoolReader(tmp_path, clock).drain(batch.cursors)
+    assert [e.id for e in rest.entries] == ids[1:]
+
+
 @pytest.mark.parametrize("cut", [1, sg.FRAME_BYTES + 3, 600])
 def test_a_torn_tail_is_not_taken_for_a_record(tmp_path: Path, cut: int) -> None:
     spool = Spool.open(tmp_path, "front-0", segment_bytes=SMALL)
