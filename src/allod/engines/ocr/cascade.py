@@ -12,8 +12,7 @@ from typing import Literal
 
 from allod.engines.ocr.text import Reading
 
-TESSERACT_SURE = 91.0  # mean word confidence; rendered pages that were read well score 93 to 95
-PREPARED_SURE = 90.0  # every page that was read badly scored below
+SURE = 91.0  # mean word confidence; pages read well score 93 to 95, pages with a fifth lost up to 90.7
 RAPIDOCR_PLAUSIBLE = 90.0  # a script that its weights do not know (Greek) scores 76 to 85, a known one 98
 RAPIDOCR_SCRIPTS = frozenset({"Latin", ""})  # "" is unknown: the plausibility bound then decides
 DOUBTFUL = 75.0  # upside-down or foreign text is read with less; the other orientation is then tried
@@ -25,8 +24,8 @@ def next_step(tried: Sequence[Reading], *, script: str, rapidocr: bool) -> Step:
     """What to do after these attempts (at least one), in the order they were made."""
     last = tried[-1]
     if last.engine == "tesseract":
-        return "accept" if last.confidence >= TESSERACT_SURE else "prepare"
-    unsure = max(r.confidence for r in tried) < PREPARED_SURE
+        return "accept" if last.confidence >= SURE else "prepare"
+    unsure = max(r.confidence for r in tried) < SURE
     if last.engine == "tesseract+prep" and unsure and rapidocr and script in RAPIDOCR_SCRIPTS:
         return "rapidocr"
     return "accept"

@@ -10,7 +10,7 @@ import msgspec
 from PIL import Image
 
 from allod.engines.ocr import rapid, tesseract
-from allod.engines.ocr.cascade import DOUBTFUL, PREPARED_SURE, best, next_step
+from allod.engines.ocr.cascade import DOUBTFUL, SURE, best, next_step
 from allod.engines.ocr.layout import Placed, render, with_titles
 from allod.engines.ocr.pages import Digital, Kind, Sheet, load
 from allod.engines.ocr.prepare import evenly_lit, flattened, levelled, prepared
@@ -68,6 +68,7 @@ class _Lead(msgspec.Struct, frozen=True):
     languages: tuple[str, ...]  # all that may be on the page
     likely: tuple[str, ...]  # those to begin with
     foreign: bool  # the script is none that is configured
+    suspected: str  # a script named at whatever confidence that no configured language is written in, or ""
 
 
 def recognise(path: Path, kind: Kind, index: int, settings: Settings) -> PageText:
@@ -115,10 +116,10 @@ def _recognised(sheet: Sheet, settings: Settings) -> _Seen:
         else:
             tried.append(Reading("rapidocr", rapid.read(levelled(upright))))
     reading = best(tried)
-    if lead.foreign and reading.confidence < PREPARED_SURE:
+    if lead.suspected and reading.confidence < (SURE if lead.foreign else DOUBTFUL):
         raise Unprocessable(
             "ocr.script-unsupported",
-            f"the page seems to be written in {lead.script}, and no language of that script is configured",
+            f"the page seems to be written in {lead.suspected}, and no language of that script is configured",
             hint="install its pack (apt-get install tesseract-ocr-...) and name it in --languages",
         )
     return _Seen(reading, *upright.size, rotation=rotation, script="" if lead.foreign else lead.script)
@@ -132,8 +133,10 @@ def _lead(seen: tesseract.Orientation, languages: tuple[str, ...]) -> _Lead:
     # A script that cannot be here makes the rotation doubtful too: upright is then tried first.
     rotations: tuple[Rotation, ...] = (0, rotation) if foreign else (rotation, 0)
     everything = written or languages
-    likely = tesseract.for_script(everything, tesseract.script_of(everything[0]))
-    return _Lead(script, tuple(dict.fromkeys(rotations)), everything, likely, foreign)
+    named = tesseract.for_script(everything, seen.script) if seen.script else ()
+    likely = named or tesseract.for_script(everything, tesseract.script_of(everything[0]))
+    suspected = "" if tesseract.for_script(languages, seen.script) else seen.script
+    return _Lead(script, tuple(dict.fromkeys(rotations)), everything, likely, foreign, suspected)
 
 
 def _first_reading(
