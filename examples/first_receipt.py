@@ -71,7 +71,7 @@ def main() -> int:
         verify(home, refused, Path(folder))
 
     say("The node stays up. Next:")
-    print(f"""   open {url}/console          log in with an admin key: .venv/bin/allod key create --role admin --home {home}
+    print(f"""   open {url}/console          log in with the admin key from above
    .venv/bin/allod status --home {home}
    .venv/bin/allod policy explain --class restricted --model {FORBIDDEN_MODEL} --home {home}
    .venv/bin/allod receipt show {receipt} --home {home}
@@ -128,11 +128,11 @@ def read_document(url: str, key: str, document: Path, model: str) -> tuple[str, 
             http_headers={"allod-data-class": "restricted"},
         )
     except SDKError as e:
-        raise Refused(e.message, e.headers.get("allod-receipt", "")) from e
+        raise RefusedError(e.message, e.headers.get("allod-receipt", "")) from e
     return "\n".join(page.markdown for page in answer.pages), seen["allod-receipt"]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, message: str, receipt: str) -> None:
         super().__init__(message)
         self.receipt = receipt
@@ -141,7 +141,7 @@ class Refused(Exception):
 def read_forbidden(url: str, key: str, document: Path) -> str:
     try:
         read_document(url, key, document, FORBIDDEN_MODEL)
-    except Refused as e:
+    except RefusedError as e:
         print(f"   refused: {e}")
         print(f"   receipt {e.receipt}")
         return e.receipt

@@ -57,7 +57,7 @@ from allod.sites.load import LOCAL, load_sites
 T = TypeVar("T")
 
 REVOKE_WITHIN_S = 2.0  # a front takes a snapshot within milliseconds; one that does not is reported
-_DATABASE_RETRY_S = 2.0
+_DATABASE_LOOK_S = 2.0  # the path does not need it; people who look at the status do
 
 
 class _Rules(msgspec.Struct, frozen=True):
@@ -105,9 +105,23 @@ class App:
             self._snapshot = snapshots.read(self._snapshot_file)
         first_key = await self._open_database()
         await self.reload()
-        if self._database_failure is not None:
-            self._tasks.append(asyncio.create_task(self._return_of_the_database()))
+        self._tasks.append(asyncio.create_task(self._watch_the_database()))
         return first_key
+
+    async def settled(self, *, within_s: float) -> list[str]:
+        """Waits until every replica is ready or known not to become so; returns what is not, with why."""
+        until = self._clock.monotonic() + within_s
+
+        async def outcome(id_: str) -> str:
+            try:
+                await self._supervisor.wait_ready(id_, until)
+            except AllodError as e:
+                return e.message
+            return ""
+
+        outcomes = await asyncio.gather(*(outcome(s.id) for s in self._supervisor.views()))
+        failed = [f"{f.model}: {f.error.message}" for f in (self._rules.plan.failed if self._rules else ())]
+        return [o for o in outcomes if o] + failed
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -138,11 +152,20 @@ class App:
         self._database_failure = None
         return secret
 
-    async def _return_of_the_database(self) -> None:
-        while self._database_failure is not None:
-            await asyncio.sleep(_DATABASE_RETRY_S)
-            await self._open_database()
-        await self._publish()
+    async def _watch_the_database(self) -> None:
+        """Knows whether it answers, and takes up what it holds as soon as it is back."""
+        while True:
+            await asyncio.sleep(_DATABASE_LOOK_S)
+            if self._database_failure is not None:
+                await self._open_database()
+                if self._database_failure is None:
+                    with contextlib.suppress(AllodError):
+                        await self._publish()
+                continue
+            try:
+                await asyncio.to_thread(self._identity.acts, limit=1)
+            except AllodError as e:
+                self._database_failure = e
 
     # --- what the fronts decide by ----------------------------------------------------------------------
 
@@ -266,9 +289,7 @@ class App:
 
     async def receipt_file(self, receipt_id: str, form: ReceiptFormat) -> bytes:
         signer, now_s = ledger_signers(self._home)[0], self._clock.now_us() // 1_000_000
-        return await self._patiently(
-            lambda log: evidence.receipt_file(log, signer, receipt_id, form, now_s)
-        )
+        return await self._patiently(lambda log: evidence.receipt_file(log, signer, receipt_id, form, now_s))
 
     async def verify_receipt(self, receipt_id: str) -> Verification:
         return await self._patiently(lambda log: evidence.verify(log, receipt_id))
@@ -362,4 +383,3 @@ def _unknown_model(name: str, known: Plan) -> NotFound:
     near = difflib.get_close_matches(name, list(known.services), 1)
     hint = f"did you mean {near[0]!r}?" if near else f"served here: {', '.join(known.services) or 'nothing'}"
     return NotFound("model.unknown", f"no model {name[:64]!r} is served here", hint=hint)
-

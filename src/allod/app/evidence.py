@@ -49,9 +49,7 @@ def receipt(log: Log, receipt_id: str) -> ReceiptView:
     )
 
 
-def receipt_file(
-    log: Log, signer: FileSigner, receipt_id: str, form: ReceiptFormat, time_s: int
-) -> bytes:
+def receipt_file(log: Log, signer: FileSigner, receipt_id: str, form: ReceiptFormat, time_s: int) -> bytes:
     """A receipt to carry away: C2SP proof text, SCITT transparent statement (COSE), or JSON of all of it."""
     view = receipt(log, receipt_id)
     if form == "tlog-proof":
@@ -82,7 +80,11 @@ def verify(log: Log, receipt_id: str) -> Verification:
     checkpoint = proven.verified.checkpoint
     signed = ", ".join(f"{_algorithm(k)}" for k in proven.verified.log)
     checks = (
-        Check(name="checkpoint signature", ok=True, detail=f"{checkpoint.size} receipts, signed by {checkpoint.origin} with {signed}"),
+        Check(
+            name="checkpoint signature",
+            ok=True,
+            detail=f"{checkpoint.size} receipts, signed by {checkpoint.origin} with {signed}",
+        ),
         Check(
             name="inclusion",
             ok=True,

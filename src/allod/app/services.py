@@ -37,7 +37,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """`specs` is what the supervisor keeps running, `services` what the fronts know, `origins` who made it."""
+    """`specs` is what the supervisor runs, `services` what the fronts know, `origins` who made it."""
 
     specs: tuple[LaunchSpec, ...]
     services: dict[str, ServiceEntry]

@@ -34,6 +34,7 @@ from allod.errors import AllodError
 from allod.identity.caller import Caller, Role
 from allod.identity.roles import OPERATOR
 
+SETTLE_S = 60.0  # small models are loaded by then; a large one goes on loading while the node serves
 _BACKLOG = 1024
 
 
@@ -69,15 +70,23 @@ async def run(home: Home, url: str, workers: int, ready_fd: int | None) -> None:
     serving = [
         asyncio.create_task(server.serve(sockets=[s])) for server, s in zip(servers, sockets, strict=True)
     ]
-    if ready_fd is not None:
-        os.write(ready_fd, msgspec.json.encode({"admin_key": first_key}) + b"\n")
-        os.close(ready_fd)
+    reporting = asyncio.create_task(_report(app, ready_fd, first_key)) if ready_fd is not None else None
     await stop.wait()
+    if reporting is not None:
+        reporting.cancel()
     for server in servers:
         server.should_exit = True
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*serving)
     await app.stop()
+
+
+async def _report(app: App, fd: int, first_key: str | None) -> None:
+    """Tells the launcher twice: that the fronts can start, and then what the replicas have come to."""
+    os.write(fd, msgspec.json.encode({"admin_key": first_key}) + b"\n")
+    unready = await app.settled(within_s=SETTLE_S)
+    os.write(fd, msgspec.json.encode({"unready": unready}) + b"\n")
+    os.close(fd)
 
 
 class _Server(uvicorn.Server):

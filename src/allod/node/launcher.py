@@ -7,6 +7,7 @@ its crash and end with `allod down`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -32,10 +33,10 @@ _TICK_S = 0.05
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """What control says once, on its ready pipe. `admin_key` is there on the very first start only."""
+    """What control says on its ready pipe: a key, on the very first start, and then what is not ready."""
 
     admin_key: str | None = None
-    error: str = ""
+    unready: list[str] = []
 
 
 def up(home: Home, *, listen: str | None, workers: int | None, tls_self_signed: bool, detach: bool) -> int:
@@ -116,8 +117,9 @@ class _Launcher:
         control.start(time.monotonic())
         children = [control]
         try:
-            ready = self._await_ready(ready_read, control)
             os.close(ready_write)
+            pipe = _Lines(ready_read)
+            first = self._await(pipe, control)
             control.pass_fds = ()
             control.argv = [a for a in control.argv if not a.startswith("--ready-fd=")]
             for worker in range(self._workers):
@@ -125,7 +127,8 @@ class _Launcher:
                 front.start(time.monotonic())
                 children.append(front)
             self._await_listening()
-            self._say_ready(ready, self._url)
+            settled = self._await(pipe, control)
+            self._say_ready(Ready(first.admin_key, settled.unready), self._url)
             while not self._stopping:
                 for child in children:
                     processes.tend(child, time.monotonic(), _say)
@@ -156,15 +159,10 @@ class _Launcher:
             argv += [f"--tls-cert={self._certificate[0]}", f"--tls-key={self._certificate[1]}"]
         return Child(f"front {number}", argv, processes.environment())
 
-    def _await_ready(self, fd: int, control: Child) -> Ready:
-        os.set_blocking(fd, False)
+    def _await(self, pipe: _Lines, control: Child) -> Ready:
         deadline = time.monotonic() + READY_TIMEOUT_S
-        data = b""
-        while not data.endswith(b"\n"):
-            try:
-                data += os.read(fd, 65_536)
-            except BlockingIOError:
-                time.sleep(_TICK_S)
+        while (line := pipe.next()) is None:
+            time.sleep(_TICK_S)
             if self._stopping or not control.alive or time.monotonic() > deadline:
                 code = control.process.poll() if control.process else None
                 raise NotReady(
@@ -172,8 +170,7 @@ class _Launcher:
                     f"the control process did not become ready ({processes.describe_exit(code)})",
                     hint=f"its reason is above or in {self._home.logs / 'node.log'}; then `allod doctor`",
                 )
-        os.close(fd)
-        return msgspec.json.decode(data, type=Ready)
+        return msgspec.json.decode(line, type=Ready)
 
     def _await_listening(self) -> None:
         host, _, port = self._listen.rpartition(":")
@@ -186,6 +183,24 @@ class _Launcher:
                 time.sleep(_TICK_S)
 
 
+class _Lines:
+    """Lines from a pipe, without waiting for them."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._data = b""
+
+    def next(self) -> bytes | None:
+        with contextlib.suppress(BlockingIOError):
+            self._data += os.read(self._fd, 65_536)
+        line, end, rest = self._data.partition(b"\n")
+        if not end:
+            return None
+        self._data = rest
+        return line
+
+
 def _say(text: str) -> None:
     print(f"allod: {text}", file=sys.stderr, flush=True)
 
@@ -194,6 +209,8 @@ def _print_ready(ready: Ready, url: str) -> None:
     if ready.admin_key:
         print(f"admin key (shown once, keep it now): {ready.admin_key}")
     print(f"allod is up: {url}   console: {url}/console", flush=True)
+    for line in ready.unready:
+        print(f"not ready yet: {line}", file=sys.stderr, flush=True)
 
 
 # --- the address -------------------------------------------------------------------------------------------
@@ -295,7 +312,7 @@ def _fork_away(home: Home) -> int | None:
 
 
 def _pipe_to_parent(ready: Ready, url: str) -> None:
-    os.write(_parent_fd, msgspec.json.encode({"admin_key": ready.admin_key, "url": url}) + b"\n")
+    os.write(_parent_fd, msgspec.json.encode((ready, url)))
     os.close(_parent_fd)
 
 
@@ -308,6 +325,6 @@ def _report_detached(fd: int) -> int:
         raise NotReady(
             "node.not-ready", "the node ended before it was ready", hint="the reason is in logs/node.log"
         )
-    said = msgspec.json.decode(data)
-    _print_ready(Ready(admin_key=said["admin_key"]), said["url"])
+    ready, url = msgspec.json.decode(data, type=tuple[Ready, str])
+    _print_ready(ready, url)
     return 0
