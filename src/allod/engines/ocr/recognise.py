@@ -135,6 +135,7 @@ def _lead(seen: tesseract.Orientation, languages: tuple[str, ...]) -> _Lead:
     everything = written or languages
     named = tesseract.for_script(everything, seen.script) if seen.script else ()
     likely = named or tesseract.for_script(everything, tesseract.script_of(everything[0]))
+    everything = tuple(dict.fromkeys((*likely, *everything)))  # Tesseract prefers the first
     suspected = "" if tesseract.for_script(languages, seen.script) else seen.script
     return _Lead(script, tuple(dict.fromkeys(rotations)), everything, likely, foreign, suspected)
 
