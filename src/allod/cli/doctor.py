@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from allod.cli import checks
 from allod.cli.admin import Admin
-from allod.cli.checks import Found
 from allod.cli.output import Out
 from allod.cli.parser import Verbs, home_of
 from allod.errors import NotReady
+
+if TYPE_CHECKING:
+    from allod.cli.checks import Found
 
 
 def register(verbs: Verbs) -> None:
@@ -17,6 +19,8 @@ def register(verbs: Verbs) -> None:
 
 
 def act(args: argparse.Namespace, out: Out) -> int:
+    from allod.cli import checks  # reads much that no other verb needs
+
     home = home_of(args)
     found = list(checks.machine(home))
     if home.root.exists():
@@ -24,7 +28,9 @@ def act(args: argparse.Namespace, out: Out) -> int:
     else:
         hint = "allod init"
         found.append(
-            Found(name="home", ok=True, detail=f"{home.root} is not there yet", hint=hint, needed=False)
+            checks.Found(
+                name="home", ok=True, detail=f"{home.root} is not there yet", hint=hint, needed=False
+            )
         )
     well = all(f.ok or not f.needed for f in found)
     out.result({"ok": well, "checks": found}, [line for f in found for line in _lines(f, out)])

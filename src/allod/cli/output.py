@@ -20,7 +20,7 @@ from allod.errors import AllodError
 
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
 _WIDTH_MIN = 60
-_CALENDAR_ENDS_US = 253_402_300_800_000_000  # the year 10000
+_CALENDAR_ENDS_US = 253_402_300_799_000_000  # the last second of the year 9999
 
 
 class Out:

@@ -114,7 +114,7 @@ def _show(args: argparse.Namespace, out: Out) -> int:
 def _told(s: Statement) -> list[str]:
     """A statement for people; what is empty is left out."""
     usage = [f"{s.usage.input_tokens} tokens in, {s.usage.output_tokens} out" if s.usage.input_tokens else ""]
-    usage.append(f"{s.usage.pages} pages" if s.usage.pages else "")
+    usage.append(f"{s.usage.pages} page{'s' * (s.usage.pages > 1)}" if s.usage.pages else "")
     energy = "not known" if s.energy.microjoules is None else f"{s.energy.microjoules / 1e6:.3f} J"
     carries = ", ".join([s.data_class, *s.categories])
     refused = [("refused site", f"{r.site} by {', '.join(r.rules)}") for r in s.refused]
@@ -136,7 +136,7 @@ def _told(s: Statement) -> list[str]:
             ("took", f"{(s.ended_us - s.started_us) / 1000:.0f} ms"),
             ("usage", ", ".join(u for u in usage if u) + (f" ({s.usage.source})" if any(usage) else "")),
             ("energy", f"{energy} ({s.energy.method})" if s.energy.method != "none" else ""),
-            ("sampling", ", ".join(f"{k} {v}" for k, v in s.sampling.items())),
+            ("sampling", ", ".join(f"{k} {v}" for k, v in s.sampling.items() if v)),
             ("policy", s.policy),
             ("site facts", s.site_facts),
             ("input", f"{s.input_bytes} bytes, commitment {s.input[:_HEX_SHOWN]}…"),

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from allod.api.ports import NodeStatus
 from allod.cli.admin import Admin, Answer, failure
 from allod.cli.output import Out, table
@@ -23,7 +21,7 @@ from allod.models import store
 from allod.policy.decision import CATEGORIES, DataClass
 
 KEY_VARIABLE = "ALLOD_API_KEY"
-_TIMEOUT = httpx.Timeout(900.0, connect=10.0)
+_CALL_TIMEOUT_S = 900.0  # a long answer of a small machine
 
 
 def register(verbs: Verbs) -> None:
@@ -64,11 +62,13 @@ def act(args: argparse.Namespace, out: Out) -> int:
             "data_categories": headers["allod-data-categories"],
         }
         return _tell(Admin(home_of(args)).call(asked), args, out)
+    import httpx  # needed here alone, and slow to import
+
     url = args.url or Admin(home_of(args)).get("/admin/v1/status", NodeStatus).listen
     sent = {name: value for name, value in headers.items() if value} | {"authorization": f"Bearer {key}"}
     try:
         with (
-            httpx.Client(timeout=_TIMEOUT, trust_env=False) as client,
+            httpx.Client(timeout=httpx.Timeout(_CALL_TIMEOUT_S, connect=10.0), trust_env=False) as client,
             client.stream("POST", url.rstrip("/") + path, json=body, headers=sent) as response,
         ):
             return _tell(Answer(response.status_code, response.headers, response.iter_raw()), args, out)
