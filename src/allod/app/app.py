@@ -70,7 +70,18 @@ class _Rules(msgspec.Struct, frozen=True):
 
 
 class App:
-    def __init__(self, home: Home, config: Config, url: str, workers: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        url: str,
+        workers: int,
+        clock: Clock,
+        *,
+        tell_first_key: Callable[[str], None],
+    ) -> None:
+        """`tell_first_key` is called where the database, and with it the first key, came only after the start."""
+        self._tell_first_key = tell_first_key
         self._home = home
         self._config = config
         self._url = url
@@ -156,16 +167,16 @@ class App:
         """Knows whether it answers, and takes up what it holds as soon as it is back."""
         while True:
             await asyncio.sleep(_DATABASE_LOOK_S)
-            if self._database_failure is not None:
-                await self._open_database()
-                if self._database_failure is None:
-                    with contextlib.suppress(AllodError):
-                        await self._publish()
+            if self._database_failure is None:
+                try:
+                    await asyncio.to_thread(self._identity.acts, limit=1)
+                except AllodError as e:
+                    self._database_failure = e
                 continue
-            try:
-                await asyncio.to_thread(self._identity.acts, limit=1)
-            except AllodError as e:
-                self._database_failure = e
+            if secret := await self._open_database():
+                self._tell_first_key(secret)
+            with contextlib.suppress(AllodError):
+                await self._publish()
 
     # --- what the fronts decide by ----------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ it is left out of the snapshot, and its reason is shown wherever the service wou
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from allod.engines.ocr.identity import ocr_identity
 from allod.engines.ocr.spec import ocr_spec
 from allod.engines.provider.config import ProviderConfig
 from allod.engines.provider.spec import config_bytes, provider_spec
-from allod.engines.vllm import vllm_spec
+from allod.engines.vllm import Gpus, vllm_spec
 from allod.errors import AllodError
 from allod.front.snapshot import ReplicaEntry, ServiceEntry
 from allod.models import store as models
@@ -99,8 +100,7 @@ class _Building:
             models.verify(folder)
             origin = describe_origin(manifest)
             specs = [
-                self._with_weights(service, f"{service.model}-{number}", folder, manifest)
-                for number in range(service.replicas)
+                self._with_weights(service, number, folder, manifest) for number in range(service.replicas)
             ]
         watts = self._config.site.active_watts
         entries = tuple(_replica(spec, service.model, manifest, watts) for spec in specs)
@@ -117,25 +117,32 @@ class _Building:
             origin,
         )
 
-    def _with_weights(self, service: Service, id_: str, folder: Path, manifest: ModelManifest) -> LaunchSpec:
+    def _with_weights(
+        self, service: Service, number: int, folder: Path, manifest: ModelManifest
+    ) -> LaunchSpec:
+        id_ = f"{service.model}-{number}"
+        run_dir = self._replicas / id_
         if isinstance(service, VllmService):
+            first = number * service.tensor_parallel  # each replica on GPUs of its own
             return vllm_spec(
                 manifest,
                 id=id_,
                 folder=folder,
-                run_dir=self._replicas,
-                program=service.program,
+                run_dir=run_dir,
+                gpus=Gpus(
+                    numbers=tuple(range(first, first + service.tensor_parallel)),
+                    memory_share=service.gpu_memory,
+                ),
+                program=tuple(shlex.split(service.program)),
                 context_tokens=service.context_tokens,
                 parallel=service.parallel,
-                gpu_memory=service.gpu_memory,
-                tensor_parallel=service.tensor_parallel,
             )
         assert isinstance(service, LlmService | EmbeddingsService)
         return llm_spec(
             manifest,
             id=id_,
             folder=folder,
-            run_dir=self._replicas,
+            run_dir=run_dir,
             threads=service.threads or threads_for(self._cores, self._computing),
             context_tokens=service.context_tokens if isinstance(service, LlmService) else None,
             parallel=service.parallel if isinstance(service, LlmService) else 4,

@@ -59,7 +59,7 @@ async def run(home: Home, url: str, workers: int, ready_fd: int | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    app = App(home, load_config(home), url, workers, SystemClock())
+    app = App(home, load_config(home), url, workers, SystemClock(), tell_first_key=_print_first_key)
     first_key = await app.start()
     operator = Caller(key_id=OPERATOR, organisation="default", project="default", role=Role.OWNER)
     servers = [
@@ -79,6 +79,10 @@ async def run(home: Home, url: str, workers: int, ready_fd: int | None) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*serving)
     await app.stop()
+
+
+def _print_first_key(secret: str) -> None:
+    print(f"admin key (shown once, keep it now): {secret}", flush=True)
 
 
 async def _report(app: App, fd: int, first_key: str | None) -> None:
