@@ -122,6 +122,19 @@ def test_a_fork_is_refused_even_after_a_kill(tmp_path: Path, log: Log, witness: 
         again.kill()
 
 
+def test_a_cosignature_of_another_tree_is_not_kept(tmp_path: Path, log: Log, witness: Running) -> None:
+    """Signed by our own keys and cosigned, but of a tree that is not ours: no receipt may lead to it."""
+    log.append(entries(10))
+    fork = Log.open(tmp_path / "fork", signers(tmp_path), CLOCK)
+    fork.append(entries(10))
+    note = cosign(witness.post, fork.checkpoint(), [witness.vkey], 0, fork.consistency)
+    with pytest.raises(Integrity, match=r"witness\.other-tree"):
+        log.add_cosignatures(note, [witness.vkey])
+    with pytest.raises(Integrity, match=r"witness\.unsigned"):
+        log.add_cosignatures(log.checkpoint(), [witness.vkey])
+    assert log.cosigned() is None
+
+
 def test_bad_requests_get_the_statuses_of_the_specification(
     tmp_path: Path, log: Log, witness: Running
 ) -> None:

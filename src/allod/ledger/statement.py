@@ -14,7 +14,7 @@ import msgspec
 Outcome = Literal["answered", "refused", "failed", "cancelled", "interrupted"]
 UsageSource = Literal["engine", "estimated", "none"]
 
-VERSION = "allod-receipt/1"
+VERSION: Literal["allod-receipt/1"] = "allod-receipt/1"
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     started_us: int
     status: int
     usage: Usage = Usage()
-    v: str = VERSION
+    v: Literal["allod-receipt/1"] = VERSION
     watermark: str = ""
 
 

@@ -58,8 +58,12 @@ def test_strangers_keys_other_logs_and_too_few_witnesses_are_refused(log: Log, t
         ReceiptVerifier(log.vkeys).verify(proof, other.leaf(1))
     foreign = make_entry(ManualClock(), 1)._replace(leaf=b'{"v":"something else"}')
     other.append([foreign])
-    with pytest.raises(Integrity, match=r"receipt\.malformed"):
-        ReceiptVerifier(other.vkeys).verify(other.proof(300), foreign.leaf)
+    later = make_entry(ManualClock(), 2)
+    later = later._replace(leaf=later.leaf.replace(b"allod-receipt/1", b"allod-receipt/2"))
+    other.append([later])
+    for index, leaf in ((300, foreign.leaf), (301, later.leaf)):
+        with pytest.raises(Integrity, match=r"receipt\.malformed"):
+            ReceiptVerifier(other.vkeys).verify(other.proof(index), leaf)
 
 
 @settings(max_examples=200, deadline=None)
