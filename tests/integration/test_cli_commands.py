@@ -193,6 +193,18 @@ def test_a_reader_that_leaves_is_no_error(home: Path) -> None:
     assert done.stderr == ""
 
 
+def test_run_names_what_fits_this_machine_and_how_to_get_it(home: Path) -> None:
+    ran = Ran("run", "--home", str(home))
+    assert ran.code == 0
+    assert ran.out.startswith("this machine: ")
+    assert "Apache-2.0" in ran.out, "the licence is seen before anything is fetched"
+    assert ran.err.startswith("next: get ")
+    assert "allod models add" in ran.err
+    suggested = Ran("run", "--home", str(home), "--json").json["suggested"]
+    assert suggested
+    assert all(s["memory_bytes"] > 0 and s["model"]["country"] for s in suggested)
+
+
 def test_down_without_a_node_is_no_error(home: Path) -> None:
     assert Ran("down", "--home", str(home)).code == 0
     assert Ran("down", "--home", str(home), "--json").json == {"stopped": False}

@@ -14,8 +14,9 @@ from typing import Any
 
 from allod.api.ports import NodeStatus
 from allod.cli.admin import Admin, Answer, failure
-from allod.cli.output import Out, table
+from allod.cli.output import Out, size, table
 from allod.cli.parser import Verbs, home_of
+from allod.engines import fit
 from allod.errors import NotReady, Unprocessable, Usage
 from allod.models import store
 from allod.policy.decision import CATEGORIES, DataClass
@@ -77,10 +78,30 @@ def act(args: argparse.Namespace, out: Out) -> int:
 
 
 def _could_run(args: argparse.Namespace, out: Out) -> int:
+    """What is installed, and which open-weight models would fit. Nothing is fetched."""
     installed = store.ls(home_of(args).models)
-    rows = [(m.name, m.kind, m.quantisation, m.licence) for m in installed]
-    out.result({"installed": installed}, table(("INSTALLED", "KIND", "QUANTISATION", "LICENCE"), rows))
+    hardware = fit.probe()
+    suggested = fit.fit(hardware)
+    gpus = ", ".join(f"{g.name} {size(g.memory_bytes)}" for g in hardware.gpus) or "no GPU"
+    lines = [f"this machine: {size(hardware.ram_bytes)} of memory, {hardware.cores} cores, {gpus}"]
+    rows = [(m.name + (" (test model)" if m.test_model else ""), m.kind, m.licence) for m in installed]
+    lines += ["", *table(("INSTALLED", "KIND", "LICENCE"), rows)] if rows else []
+    if suggested:
+        header = ("FITS", "FROM", "LICENCE", "AS", "MEMORY", "ON", "GOOD FOR")
+        lines += ["", *table(header, [_fitting(s) for s in suggested])]
+        if not all(s.model.source for s in suggested):
+            lines += ["", "* as widely stated: nobody has looked it up for this list"]
+    out.result({"hardware": hardware, "installed": installed, "suggested": suggested}, lines)
+    fast = next((s for s in suggested if not s.slow), None)
+    out.say(f"next: {fast.how}" if fast else "nothing in the bundled list fits: ask for a smaller model")
     return 0
+
+
+def _fitting(s: fit.Suggestion) -> tuple[str, ...]:
+    where = f"{s.runs_on} (slow)" if s.slow else s.runs_on
+    maker = f"{s.model.maker} ({s.model.country})"
+    name = s.model.name if s.model.source else f"{s.model.name} *"
+    return name, maker, s.model.licence, s.quantisation, size(s.memory_bytes), where, s.model.good_for
 
 
 # --- asking -------------------------------------------------------------------------------------------------
