@@ -68,11 +68,11 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     key_check: str  # SHA-256 (hex) of the record key: shows that an opened key is the right one
     model: str
     model_digest: str = ""
+    organisation: str
     origin: str
     outcome: Outcome
     output: str  # commitment (hex) to the answer body as sent
     output_bytes: int
-    organisation: str
     parent: str = ""  # receipt id of the exchange that made this one
     policy: str
     project: str
