@@ -9,7 +9,7 @@ heads. Sources: Jiang et al., "Mistral 7B" (2023); Su et al., "RoFormer" (2021);
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -121,7 +121,7 @@ def _attention(x: Array, p: Parameters, b: str, shape: Shape) -> tuple[Array, Ca
     scores /= scores.sum(axis=-1, keepdims=True)
     mixed = (scores @ v).transpose(0, 3, 1, 2, 4).reshape(size, length, shape.width)
     cache = {"x": x, "q": q, "k": k, "v": v, "a": scores, "mixed": mixed, "turn": (cos, sin), "scale": scale}
-    return (mixed @ p[b + "attn_output.weight"].T).astype(np.float32, copy=False), cache
+    return cast("Array", mixed @ p[b + "attn_output.weight"].T), cache
 
 
 def _attention_back(dy: Array, c: Cache, p: Parameters, g: Parameters, b: str) -> Array:
@@ -201,7 +201,7 @@ def loss_and_gradients(p: Parameters, shape: Shape, ids: Ids, counts: Array) -> 
     scores[picked, targets] -= 1.0
     scores /= np.float32(len(targets))
 
-    g: Parameters = {"token_embd.weight": (scores.T @ seen).astype(np.float32, copy=False)}
+    g: Parameters = {"token_embd.weight": cast("Array", scores.T @ seen)}
     dx = np.zeros_like(x)
     dx[rows, columns] = scores @ p["token_embd.weight"]
     dx, g["output_norm.weight"] = _norm_back(dx, caches[-1]["norm"])
