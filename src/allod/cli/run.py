@@ -157,6 +157,8 @@ def _tell(answer: Answer, args: argparse.Namespace, out: Out) -> int:
     receipt, site = answer.headers.get("allod-receipt", ""), answer.headers.get("allod-site", "")
     if answer.status != 200:
         error = failure(answer.status, b"".join(answer.pieces))
+        if error.code == "model.wrong-kind" and not args.file:
+            error.hint = f"a document is read with: allod run {args.model} --file FILE"
         if receipt:
             error.details["receipt"] = receipt
             error.hint = error.hint or f"allod receipt show {receipt}"
