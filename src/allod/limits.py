@@ -53,8 +53,9 @@ NOTE_BYTES_MAX = 256 * KIB  # sixteen post-quantum signatures fit several times
 NOTE_SIGNATURES_MAX = 64  # C2SP signed-note: at least 16 have to be accepted
 PROOF_HASHES_MAX = 63  # the depth of a tree of 2^63 leaves
 INDEX_CHUNK_LEAVES = 16_384  # leaves per key, opening and id file: what is kept in memory while a chunk fills
+WITNESS_INTERVAL_S = 5.0  # how far behind the head the cosigned checkpoint may be
 WITNESS_TIMEOUT_S = 10.0  # a request to a witness is a few kilobytes
-INTEGRATE_INTERVAL_S = 0.1  # longest time a durable receipt waits for its place in the tree
+INTEGRATE_INTERVAL_S = 0.5  # a durable receipt waits this long for its place, or until somebody asks for it
 
 # --- identity -----------------------------------------------------------------------------------------
 KEY_LIFETIME_DEFAULT_DAYS = 90  # BSI and ANSSI both ask for rotation; a longer life is asked for by name

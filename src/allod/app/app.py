@@ -35,6 +35,7 @@ from allod.app import evidence, readiness, snapshots, views
 from allod.app.fronts import FrontsChannel
 from allod.app.sequencer import Sequencer
 from allod.app.services import Plan, plan
+from allod.app.witnesses import Witnesses
 from allod.clock import Clock
 from allod.config import Config, Home
 from allod.config import load as load_config
@@ -80,7 +81,7 @@ class App:
         *,
         tell_first_key: Callable[[str], None],
     ) -> None:
-        """`tell_first_key` is called where the database, and with it the first key, came only after the start."""
+        """`tell_first_key` is called where the database, and with it the first key, came after the start."""
         self._tell_first_key = tell_first_key
         self._home = home
         self._config = config
@@ -95,6 +96,7 @@ class App:
         self._supervisor = Supervisor(home.run, home.logs, clock, self._sandbox)
         log = Log.open(home.ledger, ledger_signers(home), clock)
         self._sequencer = Sequencer(log, home.spool, clock, interval_s=config.ledger.integrate_interval_s)
+        self._witnesses = Witnesses(config.ledger.witness, self._sequencer)
         self._rules: _Rules | None = None
         self._snapshot: Snapshot | None = None
         self._publishing = asyncio.Lock()
@@ -116,7 +118,10 @@ class App:
             self._snapshot = snapshots.read(self._snapshot_file)
         first_key = await self._open_database()
         await self.reload()
-        self._tasks.append(asyncio.create_task(self._watch_the_database()))
+        self._tasks = [
+            asyncio.create_task(self._watch_the_database()),
+            asyncio.create_task(self._witnesses.run()),
+        ]
         return first_key
 
     async def settled(self, *, within_s: float) -> list[str]:
@@ -248,6 +253,7 @@ class App:
             rules_failure=self._rules_failure,
             database_failure=self._database_failure,
             sequencer=self._sequencer,
+            witnesses=self._witnesses.failures,
             sandbox=self._sandbox,
             states=states,
             failed=rules.plan.failed if rules else (),

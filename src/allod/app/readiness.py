@@ -34,6 +34,7 @@ def checks(
     rules_failure: AllodError | None,
     database_failure: AllodError | None,
     sequencer: Sequencer,
+    witnesses: Mapping[str, AllodError],
     sandbox: SandboxReport,
     states: Mapping[str, ReplicaState],
     failed: Sequence[Failed],
@@ -57,6 +58,7 @@ def checks(
             hint=sandbox.hint,
         ),
     ]
+    lines += [_failure(f"witness {url}", e, "") for url, e in witnesses.items()]
     lines += [_service(f) for f in failed]
     lines += [_replica(s) for s in states.values() if s.state != "ready"]
     return tuple(lines)
