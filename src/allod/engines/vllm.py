@@ -57,11 +57,12 @@ def vllm_spec(
     version: str = "unknown",
     engine_digest: str = "unknown",
     context_tokens: int | None = None,
+    parallel: int | None = None,
 ) -> LaunchSpec:
     """The replica `id` of the safetensors model in `folder`, listening on `<run_dir>/http.sock`.
 
     `program` is vLLM's command and `environment_folder` the virtual environment it lives in, made visible
-    to the sandbox. Raises Unprocessable `engine.format` for a model vLLM is not used for here.
+    to the sandbox; `parallel` bounds the requests in one batch (default: vLLM's own). Raises Unprocessable `engine.format` for a model vLLM is not used for here.
     """
     if model.format != "safetensors" or model.kind == "ocr":
         raise Unprocessable(
@@ -79,6 +80,8 @@ def vllm_spec(
     ]  # fmt: skip
     if context := context_tokens or model.context_tokens:
         argv += ["--max-model-len", str(context)]
+    if parallel:
+        argv += ["--max-num-seqs", str(parallel)]
     if model.kind == "embed":
         argv += ["--runner", "pooling"]
     elif parser := tool_parser(model):
