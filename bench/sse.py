@@ -1,4 +1,5 @@
-"""The two ends of the streaming benchmark: `serve` is a model server, `load` a crowd of clients that counts frames.
+"""The two ends of the streaming benchmark: `serve` is a model server, `load` a crowd of clients that counts
+frames.
 
 python bench/sse.py serve SOCKET                      64 frames, 20 ms apart, usage where it is asked for
 python bench/sse.py load HOST PORT STREAMS KEY PATH   one JSON line: streams, complete, frames, first frame
@@ -58,7 +59,7 @@ class ModelServer(asyncio.Protocol):
         last = b""
         if self.usage:
             last += _chunk(
-                b'data: {"id":"chatcmpl-1","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":64}}\n\n'
+                b'data: {"id":"x","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":64}}\n\n'
             )
         self.transport.write(last + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
@@ -69,6 +70,7 @@ class Reader(asyncio.Protocol):
         self.done = done
         self.frames = 0
         self.complete = False
+        self.tail = b""
         self.first_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,8 +82,9 @@ class Reader(asyncio.Protocol):
         if not self.frames:
             self.first_s = time.monotonic() - self.began
         self.frames += data.count(b"data: {")
-        if data.endswith(b"0\r\n\r\n"):
-            self.complete = b"[DONE]" in data
+        self.tail = (self.tail + data)[-64:]
+        if self.tail.endswith(b"\r\n0\r\n\r\n"):
+            self.complete = b"[DONE]" in self.tail
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

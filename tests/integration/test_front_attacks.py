@@ -128,8 +128,13 @@ def test_a_request_in_any_pieces_is_the_same_request(home: Home) -> None:
 
 
 def test_a_chunked_body_byte_by_byte_is_the_same_body(home: Home) -> None:
-    chunked = b"".join(b"%x;ext=1\r\n%b\r\n" % (1, INNER[i : i + 1]) for i in range(len(INNER))) + b"0\r\nx: y\r\n\r\n"
-    raw = post("content-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n", chunked)
+    chunked = (
+        b"".join(b"%x;ext=1\r\n%b\r\n" % (1, INNER[i : i + 1]) for i in range(len(INNER)))
+        + b"0\r\nx: y\r\n\r\n"
+    )
+    raw = post(
+        "content-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n", chunked
+    )
     with socket.create_connection(("127.0.0.1", home.port), timeout=10) as s:
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for i in range(len(raw)):
@@ -153,7 +158,9 @@ def test_a_body_is_asked_for_only_where_it_will_be_read(home: Home) -> None:
         assert s.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         s.sendall(body)
         assert answers(drain(s))[0].status == 200
-    unknown = request(CHAT, key=KEY[:-2] + "zz", expect="100-continue").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    unknown = (
+        request(CHAT, key=KEY[:-2] + "zz", expect="100-continue").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    )
     assert [a.status for a in answers(talk(home.port, unknown))] == [401]
 
 

@@ -58,8 +58,12 @@ def test_failover_goes_to_the_next_allowed_replica_and_says_so(home: Home) -> No
     assert len(home.seen("far1")) == contacted, "failover left the sites that the policy allows"
 
 
-@pytest.mark.parametrize("fault", [{"close": True}, {"garbage": "HTTP/9 what\r\n\r\n"}, {"cut": 30}, {"cut": 150}])
-def test_a_replica_that_breaks_before_a_byte_was_relayed_is_failed_over(home: Home, fault: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fault", [{"close": True}, {"garbage": "HTTP/9 what\r\n\r\n"}, {"cut": 30}, {"cut": 150}]
+)
+def test_a_replica_that_breaks_before_a_byte_was_relayed_is_failed_over(
+    home: Home, fault: dict[str, Any]
+) -> None:
     home.spawn("r1", fault)
     home.spawn("r2", fault)
     home.spawn("far1")
@@ -270,7 +274,9 @@ class Control:
         elif b"content-length: " in head:
             body = await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
         self.asked.append(head + body)
-        writer.write(b"HTTP/1.1 201 Created\r\nset-cookie: a=1\r\nset-cookie: b=2\r\ncontent-length: 2\r\n\r\nok")
+        writer.write(
+            b"HTTP/1.1 201 Created\r\nset-cookie: a=1\r\nset-cookie: b=2\r\ncontent-length: 2\r\n\r\nok"
+        )
         await writer.drain()
         writer.close()
 
@@ -385,9 +391,7 @@ def test_an_inner_call_takes_the_same_path_and_names_its_parent(home: Home) -> N
     home.spawn("r1")
     home.spawn("r2")
     home.start()
-    caller = (
-        "eyJrZXlfaWQiOiJrMSIsIm9yZ2FuaXNhdGlvbiI6Im8xIiwicHJvamVjdCI6InAxIiwicm9sZSI6ImRldmVsb3BlciJ9"
-    )
+    caller = "eyJrZXlfaWQiOiJrMSIsIm9yZ2FuaXNhdGlvbiI6Im8xIiwicHJvamVjdCI6InAxIiwicm9sZSI6ImRldmVsb3BlciJ9"
     raw = request(CHAT, authorization="", allod_internal_caller=caller, allod_internal_parent="r-PARENT")
     with socket.socket(socket.AF_UNIX) as s:
         s.connect(str(home.run / "front-0.sock"))

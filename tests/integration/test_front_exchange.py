@@ -96,7 +96,9 @@ def test_a_stream_is_metered_and_the_usage_frame_taken_out(home: Home, pieces: i
     answer = ask(home, {**CHAT, "stream": True, "script": {"frames": 5, "pieces": pieces}})
     frames = answer.body.decode().split("\n\n")
     assert answer.whole
-    assert [json.loads(f[6:])["choices"][0]["delta"]["content"] for f in frames[:5]] == [f"t{n} " for n in range(5)]
+    assert [json.loads(f[6:])["choices"][0]["delta"]["content"] for f in frames[:5]] == [
+        f"t{n} " for n in range(5)
+    ]
     assert frames[5:] == ["data: [DONE]", ""]
     receipt = home.receipts()[answer.headers["allod-receipt"]]
     assert (receipt.usage.input_tokens, receipt.usage.output_tokens) == (5, 5)
@@ -140,7 +142,9 @@ def test_an_answer_of_any_size_and_framing_arrives_whole(home: Home, script: dic
 
 
 def test_ocr_is_hot_in_mistrals_dialect_and_counts_pages(home: Home) -> None:
-    answer = ask(home, {"model": "scan", "document": {}}, path="/v1/ocr", user_agent="mistral-client-python/1")
+    answer = ask(
+        home, {"model": "scan", "document": {}}, path="/v1/ocr", user_agent="mistral-client-python/1"
+    )
     assert answer.status == 200
     assert home.receipts()[answer.headers["allod-receipt"]].usage.pages == 3
 

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from allod.front import body as bodies
-from allod.front import http1
-from allod.front import splice, usage
-from allod.front.http1 import Chunks, FramingError, chunk, incomplete_head, request_head
-from allod.front.problems import Problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from allod.front import body as bodies
+from allod.front import http1, splice, usage
+from allod.front.http1 import Chunks, FramingError, chunk, incomplete_head, request_head
+from allod.front.problems import Problem
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=8) | st.sampled_from(["model", '"model"', "a{[,"]),
@@ -31,7 +31,11 @@ def written(value: Any, draw: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(s() + written(v, draw) + s() for v in value) + "]"
     if isinstance(value, str) and value and draw(st.integers(0, 4)) == 0:
-        return '"' + f"\\u{ord(value[0]) & 0xFFFF:04x}" + json.dumps(value[1:])[1:] if ord(value[0]) < 0xD800 else json.dumps(value)
+        return (
+            '"' + f"\\u{ord(value[0]) & 0xFFFF:04x}" + json.dumps(value[1:])[1:]
+            if ord(value[0]) < 0xD800
+            else json.dumps(value)
+        )
     return json.dumps(value, ensure_ascii=draw(st.booleans()))
 
 
@@ -40,7 +44,9 @@ def written(value: Any, draw: Any) -> str:
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
     "random_seed", "n"}), values, max_size=5))  # fmt: skip
 def test_a_spliced_body_means_the_same_but_for_the_edit(data: st.DataObject, extra: dict[str, Any]) -> None:
-    options = data.draw(st.sampled_from(["absent", None, {}, {"include_usage": False}, {"include_usage": True, "y": 1}]))
+    options = data.draw(
+        st.sampled_from(["absent", None, {}, {"include_usage": False}, {"include_usage": True, "y": 1}])
+    )
     asked: dict[str, Any] = {**extra, "model": data.draw(st.sampled_from(["m", "alias", 'q"\\', "é"]))}
     if stream := data.draw(st.booleans()):
         asked["stream"] = True
@@ -48,7 +54,7 @@ def test_a_spliced_body_means_the_same_but_for_the_edit(data: st.DataObject, ext
         asked["stream_options"] = options
     asked = dict(data.draw(st.permutations(list(asked.items()))))
     raw = (data.draw(spaces) + written(asked, data.draw) + data.draw(spaces)).encode("utf-8", "surrogatepass")
-    target = data.draw(st.sampled_from(["m", "alias", "other \"name\""]))
+    target = data.draw(st.sampled_from(["m", "alias", 'other "name"']))
     out, strips = splice.prepare(raw, bodies.read(raw, b"application/json"), target)
     expected = {**json.loads(raw), "model": target}
     injects = stream and not (isinstance(options, dict) and options.get("include_usage") is True)
@@ -74,8 +80,14 @@ def test_a_key_that_is_given_twice_is_refused_where_it_decides(raw: bytes) -> No
         splice.prepare(raw, bodies.read(raw, b"application/json"), "c")
 
 
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), st.lists(st.integers(1, 9)), st.binary(max_size=9))
-def test_a_chunked_body_is_the_same_however_it_is_cut(parts: list[bytes], cuts: list[int], after: bytes) -> None:
+@given(
+    st.lists(st.binary(min_size=1, max_size=40), max_size=6),
+    st.lists(st.integers(1, 9)),
+    st.binary(max_size=9),
+)
+def test_a_chunked_body_is_the_same_however_it_is_cut(
+    parts: list[bytes], cuts: list[int], after: bytes
+) -> None:
     raw = b"".join(chunk(p) for p in parts) + b"0\r\n\r\n"
     reader, out, at = Chunks(), b"", 0
     for cut in [*cuts, len(raw)]:
@@ -139,7 +151,9 @@ def test_usage_is_found_wherever_an_answer_has_it(pad: int, first: bool) -> None
     assert (found.input_tokens, found.output_tokens, found.source) == (3, 4, "engine")
 
 
-@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b'{"usage":7}', b'{"usage":{"prompt_tokens":"x"}}', b"\xff"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"{", b"[]", b'{"usage":7}', b'{"usage":{"prompt_tokens":"x"}}', b"\xff"]
+)
 def test_an_answer_that_cannot_be_metered_is_still_an_answer(answer: bytes) -> None:
     assert usage.of_answer(answer, whole=True).source == "none"
 
@@ -170,4 +184,6 @@ def test_a_head_reads_the_same_after_any_other_heads(heads: list[list[str]]) -> 
 
 
 def vars_of(head: http1.RequestHead) -> dict[str, Any]:
-    return {n: getattr(head, n) for n in ("method", "path", "minor", "length", "chunked", "expects", "keep_alive")}
+    return {
+        n: getattr(head, n) for n in ("method", "path", "minor", "length", "chunked", "expects", "keep_alive")
+    }

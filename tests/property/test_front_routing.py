@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from allod.clock import ManualClock
 from allod.front.auth import Identity
 from allod.front.client import HOT
@@ -22,8 +25,6 @@ from allod.identity.caller import Caller, Role
 from allod.ledger.statement import Statement, decode
 from allod.policy.decision import Ask, DataClass, Decision, Verdict
 from allod.sites.facts import Fact, Site
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SITES = ("here", "near", "far")
 EVENTS = ("connect-fails", "reset", "status-503", "answers", "dies-inside", "timeout", "client-leaves")
@@ -104,7 +105,9 @@ class Simulator:
             ReplicaEntry(id=r, site=r[:-1], socket=f"/{r}", upstream_model="m", engine="", engine_digest="", model_digest="")
             for r in order
         )  # fmt: skip
-        project = ProjectEntry(id="p", organisation="o", default_class=DataClass.PUBLIC, floor_class=DataClass.PUBLIC)
+        project = ProjectEntry(
+            id="p", organisation="o", default_class=DataClass.PUBLIC, floor_class=DataClass.PUBLIC
+        )
         snapshot = Snapshot(
             version=self.version, origin="o", keys={}, projects={"p": project}, sites={s: site(s) for s in known},
             services={"m": ServiceEntry(model="m", kind="chat", replicas=replicas)}, policy_text="", policy_schema="",
@@ -180,7 +183,12 @@ def test_no_sequence_contacts_a_site_that_is_not_allowed(data: st.DataObject) ->
     caller = Caller(key_id="k", organisation="o", project="p", role=data.draw(st.sampled_from(Role)))
     first_allowed = sim.policy.allowed
     exchange = Exchange(
-        sim, sim, HOT[b"/v1/chat/completions"], Identity(caller, project, 1 << 62), (DataClass.PUBLIC, frozenset()), ""
+        sim,
+        sim,
+        HOT[b"/v1/chat/completions"],
+        Identity(caller, project, 1 << 62),
+        (DataClass.PUBLIC, frozenset()),
+        "",
     )  # type: ignore[arg-type]
     stream = data.draw(st.booleans())
     exchange.start(b'{"model":"m","stream":%b}' % (b"true" if stream else b"false"), b"application/json")

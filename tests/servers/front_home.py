@@ -1,4 +1,4 @@
-"""A node's home with a front worker and scripted model servers as real processes, for tests and benchmarks."""
+"""A node's home with a front worker and scripted model servers, all of them real processes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def site(name: str, *, local: bool) -> Site:
     unknown: Fact[Any] = Fact(value=None)
     return Site(
         name=name, local=local, operator=Fact(value="Test SE"), establishment=Fact(value="DE"),
-        controllers=Fact(value=["DE"]), storage_countries=Fact(value=["DE"]), processing_countries=Fact(value=["DE"]),
+        controllers=Fact(value=["DE"]), storage_countries=Fact(value=["DE"]),
+        processing_countries=Fact(value=["DE"]),
         support_countries=Fact(value=["DE"]), cloud_act=Fact(value=False), fisa_702=Fact(value=False),
         retains_content=Fact(value=False), trains_on_content=Fact(value=False), certificates=unknown,
         transfer_basis=Fact(value="none-needed"),
@@ -117,7 +118,8 @@ class Home:
         """Writes the next snapshot as control does: atomically."""
         self.version += 1
         snapshot = Snapshot(
-            version=self.version, origin="test.example/log", keys=self.keys, projects=self.projects, sites=self.sites,
+            version=self.version, origin="test.example/log", keys=self.keys, projects=self.projects,
+            sites=self.sites,
             services=self.services, policy_text=self.policy, policy_schema=self.schema,
         )  # fmt: skip
         fresh = self.run / "snapshot.new"
@@ -217,7 +219,9 @@ def wait_for(condition: Any, timeout_s: float = 10.0) -> None:
 
 
 class Answer:
-    """One parsed HTTP/1.1 answer; `body` is without its chunk framing, `whole` whether its framing was complete."""
+    """One parsed HTTP/1.1 answer; `body` is without its chunk framing, `whole` whether its framing was
+    complete.
+    """
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes, *, whole: bool) -> None:
         self.status = status

@@ -1,9 +1,11 @@
-"""A model server for tests: a real process that speaks HTTP/1.1 on a Unix socket and does what the request says.
+"""A model server for tests: a real process that speaks HTTP/1.1 on a Unix socket and does what the request
+says.
 
-The request's JSON may have a `script`: `status`, `frames`, `delay_s`, `die_after` (frames), `no_done`, `no_usage`,
-`before_s`, `close` (no answer at all), `pieces` (bytes per write), `size` (bytes of answer), `until_close`,
-`chunked`, `garbage` (bytes in place of an answer). Each request is appended to `--log` as one JSON line when
-it arrives, and a line `{"gone": true}` when its connection is lost before the answer was complete.
+The request's JSON may have a `script`: `status`, `frames`, `delay_s`, `die_after` (frames), `no_done`,
+`no_usage`, `before_s`, `close` (no answer at all), `pieces` (bytes per write), `size` (bytes of answer),
+`until_close`, `chunked`, `garbage` (bytes in place of an answer). Each request is appended to `--log` as
+one JSON line when it arrives, and a line `{"gone": true}` when its connection is lost before the answer was
+complete.
 """
 
 from __future__ import annotations
@@ -68,10 +70,10 @@ class Server:
             return await self.stream(asked, script, writer, gone)
         usage = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
         answer = {"id": "x", "object": "chat.completion", "model": asked.get("model"), "pid": os.getpid(),
-                  "choices": [{"index": 0, "message": {"role": "assistant", "content": "a" * script.get("size", 20)}}],
+                  "choices": [{"index": 0, "message": {"content": "a" * script.get("size", 20)}}],
                   "usage": usage}  # fmt: skip
         if script.get("ocr"):
-            answer = {"pages": [{"index": 0, "markdown": "x" * script.get("size", 20)}], "model": asked.get("model"),
+            answer = {"pages": [{"index": 0, "markdown": "x" * script.get("size", 20)}],
                       "usage_info": {"pages_processed": 3, "doc_size_bytes": 9}}  # fmt: skip
         body = json.dumps(answer).encode()
         head = f"HTTP/1.1 {script.get('status', 200)} X\r\ncontent-type: application/json\r\n"

@@ -24,8 +24,8 @@ _TAIL_BYTES = 16 * limits.KIB  # kept of a large answer, for its usage
 
 class Answer:
     __slots__ = (
-        "_chunked", "_client", "_commitment", "_events", "_head", "_held", "_length", "_pieces", "_record", "_strips",
-        "_tail", "relayed", "size", "status",
+        "_chunked", "_client", "_commitment", "_events", "_head", "_held", "_length", "_pieces", "_record",
+        "_strips", "_tail", "relayed", "size", "status",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, record: Record, *, strips_usage: bool) -> None:
@@ -54,7 +54,8 @@ class Answer:
             self._events = usage.Events(strip_usage=self._strips)
             self._length = None
         self._head = (
-            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\nallod-receipt: %b\r\nallod-site: %b\r\nallod-data-class: %b\r\n"
+            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n"
+            b"allod-receipt: %b\r\nallod-site: %b\r\nallod-data-class: %b\r\n"
             % (status, reason(status), kind, record.id.encode(), site, record.plan.data_class)
         )
         if b"retry-after" in head.fields:

@@ -57,7 +57,7 @@ class Channel:
             writer.close()
 
     def _acknowledge(self, writer: asyncio.StreamWriter) -> None:
-        """Says which version is in force: after an announcement that could not be taken, still the old one."""
+        """Says which version is in force: still the old one, where the new one could not be taken."""
         version = self._load()
         if version:
             self._say(writer, {"ack": version, "worker": self._worker})

@@ -41,8 +41,9 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body", "_buffer", "_charged", "_chunks", "_exchange", "_full", "_handoff", "_head", "_inner", "_left",
-        "_paused", "_stage", "_transport", "_unread", "_worker", "deadline", "dialect", "keeps", "minor",
+        "_body", "_buffer", "_charged", "_chunks", "_exchange", "_full", "_handoff", "_head", "_inner",
+        "_left", "_paused", "_stage", "_transport", "_unread", "_worker", "deadline", "dialect", "keeps",
+        "minor",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, *, inner: bool) -> None:

@@ -70,7 +70,7 @@ class Evidence:
 
     async def close(self) -> None:
         """Waits for the sync under way, then syncs and closes the spool."""
-        while self._busy:
+        while self._busy:  # noqa: ASYNC110 — once, at the end
             await asyncio.sleep(0.001)
         if self._room is not None:
             await asyncio.wait([self._room])
@@ -92,7 +92,10 @@ class Evidence:
                 self._spool = self._open_spool()
             except OSError as e:
                 raise NotReady(
-                    "ledger.io", f"the spool cannot be opened: {e.strerror}", hint="allod doctor", retry_after_s=2
+                    "ledger.io",
+                    f"the spool cannot be opened: {e.strerror}",
+                    hint="allod doctor",
+                    retry_after_s=2,
                 ) from e
         return self._spool
 

@@ -56,7 +56,7 @@ class Exchange:
         "_service_s", "_tried", "_upstream", "_worker", "_world", "ended",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 — each is another value of the same one request
         self,
         worker: Worker,
         client: ClientConnection,
@@ -140,7 +140,7 @@ class Exchange:
             Problem(
                 403,
                 "policy.denied",
-                f"the policy allows no site for {plan.ask.data_class.label} data with model {plan.ask.model!r}: "
+                f"the policy allows no site for {plan.ask.data_class.label} data with {plan.ask.model!r}: "
                 f"{reasons or 'nothing is known of its sites'}",
                 hint=f"allod policy explain --model {plan.ask.model} --class {plan.ask.data_class.label}",
             ),

@@ -96,7 +96,6 @@ class RequestHead:
             minor == 1
         )  # HTTP/1.0's own keep-alive is not offered: its answers end with the close
 
-
     def sized(self, length: int) -> RequestHead:
         """The same head with another Content-Length."""
         head = RequestHead.__new__(RequestHead)
@@ -139,7 +138,7 @@ class ResponseHead:
 
 
 def incomplete_head(data: bytes) -> None:
-    """Called while the empty line has not arrived. Raises FramingError when it never could be a valid head."""
+    """Called while the empty line has not arrived. Raises FramingError where no valid head can come of it."""
     if len(data) > limits.HEADER_BYTES_MAX:
         raise FramingError(
             431, "http.headers-too-large", f"the header exceeds {limits.HEADER_BYTES_MAX} bytes"
@@ -151,11 +150,13 @@ def incomplete_head(data: bytes) -> None:
 def request_head(data: bytes, end: int) -> RequestHead:
     """The head in `data[:end]`, where `end` is just after the last field's CRLF. Raises FramingError."""
     if end > limits.HEADER_BYTES_MAX:
-        raise FramingError(431, "http.headers-too-large", f"the header exceeds {limits.HEADER_BYTES_MAX} bytes")
+        raise FramingError(
+            431, "http.headers-too-large", f"the header exceeds {limits.HEADER_BYTES_MAX} bytes"
+        )
     line = _LENGTH.search(data, 0, end)
     if line is None:
         return _read_request(data, end)
-    # Taking out one whole line leaves a head that is either known to hold no other length, or is read in full.
+    # Without this one line the head either is known to hold no other length, or is read in full.
     rest = data[: line.start()] + data[line.end() : end]
     known = _REQUESTS.get(rest)
     if known is None:
@@ -211,7 +212,9 @@ def _read_request(data: bytes, end: int) -> RequestHead:
 def _read_response(data: bytes, end: int, *, to_head: bool) -> ResponseHead:
     match = _RESPONSE.fullmatch(data, 0, end)
     if match is None:
-        raise FramingError(502, "upstream.malformed", "the replica's status line or a header field is malformed")
+        raise FramingError(
+            502, "upstream.malformed", "the replica's status line or a header field is malformed"
+        )
     minor, status = match.groups()
     first = data.index(b"\r\n") + 2
     lines = data[first:end].split(b"\r\n")
@@ -308,7 +311,7 @@ def _frame_request(head: RequestHead) -> None:
 
 
 class Chunks:
-    """Reads one chunked body (RFC 9112 §7.1). Feed it bytes in any pieces; `rest` is what follows the body."""
+    """Reads one chunked body (RFC 9112 §7.1), fed in any pieces; `rest` is what follows the body."""
 
     __slots__ = ("_buffer", "_left", "_stage", "done", "rest", "total")
     _SIZE, _DATA, _CRLF, _TRAILER = range(4)
@@ -321,11 +324,13 @@ class Chunks:
         self.rest = b""
         self.total = 0
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:  # noqa: PLR0912 — one state machine, kept in one place
         """The body bytes within `data`. Raises FramingError; the connection is then of no further use."""
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        elif self._stage == self._SIZE and (whole := self._one(data)):
+            return whole
         out: list[bytes] = []
         at, size = 0, len(data)
         while True:
@@ -362,6 +367,20 @@ class Chunks:
         if not self.done:
             self._buffer = data[at:]
         return out[0] if len(out) == 1 else b"".join(out)
+
+    def _one(self, data: bytes) -> bytes:
+        """The payload where `data` is exactly one chunk, as a stream's frames mostly are; else nothing."""
+        line_end = data.find(b"\r\n", 0, _CHUNK_LINE_BYTES_MAX)
+        if line_end < 1 or data[-2:] != b"\r\n":
+            return b""
+        match = _CHUNK_LINE.fullmatch(data, 0, line_end)
+        if match is None:
+            return b""
+        size = int(match[1], 16)
+        if not size or len(data) != line_end + 4 + size:
+            return b""
+        self.total += size
+        return data[line_end + 2 : -2]
 
     def _trailer(self, data: bytes, at: int) -> int:
         if data.startswith(b"\r\n", at):

@@ -18,8 +18,8 @@ from allod.ledger.intent import Intent
 from allod.ledger.intent import encode as encode_intent
 from allod.ledger.statement import Attempt, Energy, Outcome, Statement, Usage
 
-# The fields of a statement and of its parts stand in alphabetical order, and `sampling` is made in it: written in
-# this order the bytes are those of `statement.encode`, without sorting what is sorted.
+# The fields of a statement and of its parts stand in alphabetical order, `sampling` is made in it: written
+# in this order the bytes are those of `statement.encode`, without sorting what is sorted.
 _STATEMENT = msgspec.json.Encoder()
 NO_ENERGY = Energy(method="none")
 
@@ -28,8 +28,8 @@ class Record:
     """The part of a receipt that is known when the decision is taken."""
 
     __slots__ = (
-        "actor", "endpoint", "id", "input", "input_bytes", "key", "key_check", "origin", "parent", "plan", "sampling",
-        "site_facts", "started_us",
+        "actor", "endpoint", "id", "input", "input_bytes", "key", "key_check", "origin", "parent", "plan",
+        "sampling", "site_facts", "started_us",
     )  # fmt: skip
 
     def __init__(

@@ -124,7 +124,8 @@ class Upstream(asyncio.Protocol):
     """One connection. `fresh` until it has carried an exchange; `answered` once a response byte arrived."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_head", "_left", "_pool", "_to_head", "_transport", "answered", "fresh", "sink",
+        "_buffer", "_chunks", "_head", "_left", "_pool", "_to_head", "_transport", "answered", "fresh",
+        "sink",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:

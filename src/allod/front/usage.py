@@ -68,11 +68,10 @@ def _from(answer: _Answer) -> Usage:
 
 
 def _from_tail(tail: bytes) -> Usage:
-    last = None
-    for last in _USAGE_KEY.finditer(tail):
-        pass
-    if last is None:
+    found = list(_USAGE_KEY.finditer(tail))
+    if not found:
         return NONE
+    last = found[-1]
     start = last.end() - 1
     end = _object_end(tail, start)
     if last[1] == b"usage":
@@ -115,10 +114,10 @@ class Events:
 
     def feed(self, data: bytes) -> bytes:
         """Raises FramingError where one frame exceeds its bound."""
-        if not self._partial and not self.done and data.endswith(b"\n\n") and b"[DONE]" not in data:
-            if b'"usage"' not in data or not _USAGE_KEY.search(data):
-                self.frames += 1 if data.find(b"\n\n") == len(data) - 2 else data.count(b"\n\n")
-                return data
+        whole = not self._partial and not self.done and data.endswith(b"\n\n") and b"[DONE]" not in data
+        if whole and (b'"usage"' not in data or not _USAGE_KEY.search(data)):
+            self.frames += 1 if data.find(b"\n\n") == len(data) - 2 else data.count(b"\n\n")
+            return data
         return self._slowly(self._partial + data if self._partial else data)
 
     def _slowly(self, data: bytes) -> bytes:

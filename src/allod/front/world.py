@@ -77,7 +77,7 @@ class World:
             404, "model.unknown", f"there is no model {name[:80]!r} on this node", param="model", hint=hint
         )
 
-    def plan(
+    def plan(  # noqa: PLR0917 — what a plan depends on, all of it
         self,
         identity: Identity,
         service: ServiceEntry,
