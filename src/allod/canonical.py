@@ -10,7 +10,7 @@ from allod.errors import Unprocessable
 
 
 def dumps(value: Any) -> bytes:
-    """RFC 8785 bytes of a JSON value. Raises Unprocessable on what JSON cannot carry (NaN, bytes, huge ints)."""
+    """RFC 8785 bytes of a JSON value. Unprocessable on what JSON cannot carry (NaN, bytes, huge ints)."""
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, ValueError, TypeError) as e:

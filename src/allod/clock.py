@@ -57,4 +57,5 @@ class ManualClock:
 
 def iso(us: int) -> str:
     """RFC 3339 UTC with milliseconds, for people."""
-    return datetime.fromtimestamp(us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = datetime.fromtimestamp(us / 1_000_000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -34,7 +34,7 @@ PAGE_PIXELS_MAX = 60_000_000  # A3 at 450 dpi; above is a bomb or wants the batc
 PAGE_CPU_SECONDS_MAX = 60  # one page; the slowest measured honest page took 7
 PAGE_WALL_SECONDS_MAX = 180.0  # one page with its retries, on a machine that is busy elsewhere
 PAGE_MEMORY_BYTES_MAX = 3 * 1024 * MIB  # address space of one page worker; the neural reader needs 1 GiB
-EMBEDDED_IMAGE_PIXELS_MAX = 150_000_000  # a picture in a PDF is drawn smaller, so it may be larger: A0 at 270 dpi
+EMBEDDED_IMAGE_PIXELS_MAX = 150_000_000  # a picture in a PDF is drawn smaller, so it may be larger: A0, 270 dpi
 RENDER_PIXELS_MAX = 16_000_000  # A4 at 400 dpi; a larger sheet is drawn at a lower resolution
 INSPECT_CPU_SECONDS_MAX = 10  # opening a document and counting its pages; 10,000 pages take under one
 DOCUMENT_BYTES_MAX = 48 * MIB  # what BODY_BYTES_MAX carries as base64
@@ -73,7 +73,7 @@ CHOICES_MAX = 16  # `n`: alternatives of one request, each a full generation
 
 # --- console ------------------------------------------------------------------------------------------
 CONSOLE_SESSION_S = 3_600  # absolute: a forgotten browser tab stops being a way in after an hour
-CONSOLE_LOGIN_FAILURES_MAX = 10  # per source and window; keys hold 256 bits, so this protects the node, not the key
+CONSOLE_LOGIN_FAILURES_MAX = 10  # per source and window; keys hold 256 bits: this protects the node
 CONSOLE_LOGIN_WINDOW_S = 60
 CONSOLE_LOGIN_SOURCES_MAX = 4_096  # remembered sources of failed sign-ins; the oldest is forgotten first
 CONSOLE_UPLOAD_BYTES_MAX = 24_000_000  # one document, held in memory while it is sent on

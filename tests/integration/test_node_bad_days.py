@@ -1,5 +1,5 @@
-"""Whole-node bad days under load: whatever dies, nothing that a client saw answered lacks its receipt, nothing
-is receipted twice, nothing opens, and readiness tells the truth."""
+"""Whole-node bad days under load: whatever dies, no answer that a client saw lacks its receipt, nothing is
+receipted twice, nothing opens, and readiness tells the truth."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def vllm_spec(
     """The replica `id` of the safetensors model in `folder`, listening on `<run_dir>/http.sock`.
 
     `program` is vLLM's command and `environment_folder` the virtual environment it lives in, made visible
-    to the sandbox; `parallel` bounds the requests in one batch (default: vLLM's own). Raises Unprocessable `engine.format` for a model vLLM is not used for here.
+    to the sandbox; `parallel` bounds the requests in one batch (default: vLLM's own). Raises
+    Unprocessable `engine.format` for a model vLLM is not used for here.
     """
     if model.format != "safetensors" or model.kind == "ocr":
         raise Unprocessable(
