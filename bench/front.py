@@ -3,7 +3,7 @@ core.
 
 The proxy under test runs on core 0; the load (wrk, or `sse.py load`) and the model server share core 1.
 Rounds are interleaved; a figure is the best of its rounds with the median beside it, and a ratio is best
-against best. CPU is utime + stime of the proxy's own processes from /proc.
+against best. CPU is what the scheduler charged to the proxy's own processes from /proc.
 `ALLOD_BENCH_LITELLM=/path/to/venv` adds a row for LiteLLM's proxy.
 
     python bench/front.py [--rounds 5] [--seconds 2] [--json]
@@ -30,7 +30,6 @@ sys.path[:0] = [str(HERE.parent / "src"), str(HERE.parent / "tests" / "servers")
 
 from front_home import KEY, Home, free_port, wait_for  # noqa: E402
 
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _ANSWER = json.dumps(
     {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
@@ -50,11 +49,12 @@ class Proxy:
         self.key = key
 
     def cpu_s(self) -> float:
+        """User and system time of all threads, in the scheduler's nanoseconds: a clock tick is 10 ms."""
         total = 0
         for pid in self.pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total * TICK_S
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                total += int((thread / "schedstat").read_text().split()[0])
+        return total / 1e9
 
     def rss_mb(self) -> float:
         return (

@@ -27,13 +27,14 @@ _ROTATE = "Ask for a key: allod key create"
 class Identity:
     """A caller with its project, and the forms of it that the path writes."""
 
-    __slots__ = ("actor", "caller", "expires_us", "header", "project")
+    __slots__ = ("actor", "caller", "expires_us", "header", "project", "scope")
 
     def __init__(self, caller: Caller, project: ProjectEntry, expires_us: int) -> None:
         self.caller = caller
         self.project = project
         self.expires_us = expires_us
         self.actor = caller.key_id.encode()
+        self.scope = (caller.project, caller.role.value)  # what a decision depends on
         self.header = base64.urlsafe_b64encode(msgspec.json.encode(caller))
 
 

@@ -41,14 +41,8 @@ _JSON_TYPES = (b"application/json", b"text/json")
 
 def read(body: bytes, content_type: bytes) -> Asked:
     """Raises Problem: 415 for another content type, 400 for what is not a JSON object with a model."""
-    kind = content_type.partition(b";")[0].strip().lower()
-    if kind not in _JSON_TYPES and not kind.endswith(b"+json"):
-        raise Problem(
-            415,
-            "body.content-type",
-            f"this route reads application/json, not {kind.decode('latin-1')[:60] or 'an unnamed type'}",
-            hint="Send the header Content-Type: application/json",
-        )
+    if content_type != b"application/json":
+        _check_type(content_type)
     if not body:
         raise Problem(400, "body.empty", "the request has no body", hint="Send a JSON object with a model")
     try:
@@ -70,6 +64,17 @@ def read(body: bytes, content_type: bytes) -> Asked:
         ) from e
     except (msgspec.DecodeError, RecursionError) as e:
         raise Problem(400, "body.not-json", f"the body is not valid JSON: {e}") from e
+
+
+def _check_type(content_type: bytes) -> None:
+    kind = content_type.partition(b";")[0].strip().lower()
+    if kind not in _JSON_TYPES and not kind.endswith(b"+json"):
+        raise Problem(
+            415,
+            "body.content-type",
+            f"this route reads application/json, not {kind.decode('latin-1')[:60] or 'an unnamed type'}",
+            hint="Send the header Content-Type: application/json",
+        )
 
 
 def sampling(asked: Asked) -> dict[str, str]:

@@ -77,12 +77,12 @@ class Problem(Exception):  # noqa: N818 — it is an answer before it is an erro
         )
 
 
+_REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
+
+
 def reason(status: int) -> bytes:
     """The reason phrase of a status line."""
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b"Unknown"
+    return _REASONS.get(status, b"Unknown")
 
 
 def dialect_of(path: bytes, user_agent: bytes) -> Dialect:

@@ -32,12 +32,25 @@ C = TypeVar("C", bound=Candidate)
 class Plan(Generic[C]):
     """Immutable. `rules` has, per allowed site, the rules that allowed it."""
 
-    __slots__ = ("ask", "candidates", "categories", "data_class", "decision", "refused", "rules", "service")
+    __slots__ = (
+        "ask", "candidates", "categories", "class_label", "data_class", "decision", "refused", "rules", "service",
+    )  # fmt: skip
+        "ask",
+        "candidates",
+        "categories",
+        "class_label",
+        "data_class",
+        "decision",
+        "refused",
+        "rules",
+        "service",
+    )
 
     def __init__(self, ask: Ask, service: ServiceEntry, decision: Decision, replicas: Iterable[C]) -> None:
         allowed = frozenset(decision.allowed_sites)
         self.ask = ask
-        self.data_class = ask.data_class.label.encode()
+        self.class_label = ask.data_class.label
+        self.data_class = self.class_label.encode()
         self.service = service
         self.decision = decision
         self.candidates = tuple(r for r in replicas if r.site in allowed)

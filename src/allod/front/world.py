@@ -90,7 +90,7 @@ class World:
         a no.
         """
         caller = identity.caller
-        key = (caller.project, caller.role, action, service.model, data_class._value_, categories)
+        key = (identity.scope, action, service.model, data_class._value_, categories)
         plan = self._plans.get(key)
         if plan is not None and now_us < plan.decision.valid_until_us:
             return plan
