@@ -31,7 +31,7 @@ _TYPES = {
 }
 
 
-class Problem(Exception):  # noqa: N818 — it is an answer before it is an error
+class Problem(Exception):
     """An answer of the front's own. `close` ends the connection after it: the framing can not be trusted."""
 
     def __init__(

@@ -33,18 +33,9 @@ class Plan(Generic[C]):
     """Immutable. `rules` has, per allowed site, the rules that allowed it."""
 
     __slots__ = (
-        "ask", "candidates", "categories", "class_label", "data_class", "decision", "refused", "rules", "service",
-    )  # fmt: skip
-        "ask",
-        "candidates",
-        "categories",
-        "class_label",
-        "data_class",
-        "decision",
-        "refused",
-        "rules",
+        "ask", "candidates", "categories", "class_label", "data_class", "decision", "refused", "rules",
         "service",
-    )
+    )  # fmt: skip
 
     def __init__(self, ask: Ask, service: ServiceEntry, decision: Decision, replicas: Iterable[C]) -> None:
         allowed = frozenset(decision.allowed_sites)
