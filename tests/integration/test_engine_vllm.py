@@ -14,7 +14,7 @@ import msgspec
 import openai
 import pytest
 
-from allod.engines.vllm import Gpus, vllm_spec
+from allod.engines.vllm import Gpus, Installation, vllm_spec
 from allod.errors import Unprocessable
 from allod.models.manifest import ModelManifest, files_digest
 
@@ -39,7 +39,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[openai.Open
         folder=folder,
         run_dir=folder,
         gpus=Gpus(numbers=(0,)),
-        program=(sys.executable, str(FAKE)),
+        installation=Installation(program=(sys.executable, str(FAKE))),
     )
     process = subprocess.Popen(spec.argv, env=spec.env, stderr=subprocess.PIPE)
     http = httpx.Client(transport=httpx.HTTPTransport(uds=str(spec.socket)), base_url="http://v", timeout=10)

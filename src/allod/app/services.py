@@ -21,7 +21,7 @@ from allod.engines.ocr.identity import ocr_identity
 from allod.engines.ocr.spec import ocr_spec
 from allod.engines.provider.config import ProviderConfig
 from allod.engines.provider.spec import config_bytes, provider_spec
-from allod.engines.vllm import Gpus, vllm_spec
+from allod.engines.vllm import Gpus, find_installation, vllm_spec
 from allod.errors import AllodError
 from allod.front.snapshot import ReplicaEntry, ServiceEntry
 from allod.models import store as models
@@ -133,7 +133,7 @@ class _Building:
                     numbers=tuple(range(first, first + service.tensor_parallel)),
                     memory_share=service.gpu_memory,
                 ),
-                program=tuple(shlex.split(service.program)),
+                installation=find_installation(tuple(shlex.split(service.program))),
                 context_tokens=service.context_tokens,
                 parallel=service.parallel,
             )

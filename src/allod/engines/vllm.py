@@ -12,12 +12,14 @@ Source: vLLM's documentation of `vllm serve` (flags, environment variables, usag
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
 
+from allod import digest
 from allod.engines.launch import TELEMETRY_OFF, LaunchSpec
-from allod.errors import Unprocessable
+from allod.errors import NotReady, Unprocessable
 from allod.models.manifest import ModelManifest
 
 # The device nodes of NVIDIA's driver; a sandbox passes those that exist.
@@ -38,6 +40,42 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True):
     memory_share: float = 0.9
 
 
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
+    """A vLLM that is on this machine: its command, the folders it is made of, and what is known of it."""
+
+    program: tuple[str, ...] = ("vllm",)
+    folders: tuple[Path, ...] = ()  # made visible to the sandbox
+    version: str = "unknown"
+    engine_digest: str = "unknown"
+
+
+def find_installation(words: tuple[str, ...]) -> Installation:
+    """The vLLM that the command `words` starts, found without running it.
+
+    Its environment is the folder around the program's `bin`, with the base of its interpreter where that lies
+    elsewhere. The digest is of the package's own record of its files, which lists the hash of each. Raises
+    NotReady `engine.not-installed`.
+    """
+    found = shutil.which(words[0])
+    if found is None:
+        raise NotReady(
+            "engine.not-installed",
+            f"there is no program {words[0]!r}",
+            hint="install vLLM in an environment of its own, and name its program: /opt/vllm/bin/vllm",
+        )
+    program = Path(found).resolve()
+    root = program.parent.parent if program.parent.name == "bin" else program
+    interpreter = program.with_name("python")
+    folders = [root, *([interpreter.resolve().parent.parent] if interpreter.exists() else [])]
+    records = sorted(root.glob("lib/python*/site-packages/vllm-*.dist-info/RECORD"))
+    return Installation(
+        program=(str(program), *words[1:]),
+        folders=tuple(f for f in dict.fromkeys(folders) if not f.is_relative_to("/usr")),
+        version=records[0].parent.name.removesuffix(".dist-info").split("-")[1] if records else "unknown",
+        engine_digest=digest.of_file(records[0]) if records else "unknown",
+    )
+
+
 def tool_parser(model: ModelManifest) -> str | None:
     """vLLM's parser for the tool calls of a model, None where its family is not known: tools are then
     refused.
@@ -52,18 +90,14 @@ def vllm_spec(
     folder: Path,
     run_dir: Path,
     gpus: Gpus,
-    program: tuple[str, ...] = ("vllm",),
-    environment_folder: Path | None = None,
-    version: str = "unknown",
-    engine_digest: str = "unknown",
+    installation: Installation = Installation(),  # noqa: B008 — frozen
     context_tokens: int | None = None,
     parallel: int | None = None,
 ) -> LaunchSpec:
     """The replica `id` of the safetensors model in `folder`, listening on `<run_dir>/http.sock`.
 
-    `program` is vLLM's command and `environment_folder` the virtual environment it lives in, made visible
-    to the sandbox; `parallel` bounds the requests in one batch (default: vLLM's own). Raises
-    Unprocessable `engine.format` for a model vLLM is not used for here.
+    `parallel` bounds the requests in one batch (default: vLLM's own). Raises Unprocessable `engine.format`
+    for a model vLLM is not used for here.
     """
     if model.format != "safetensors" or model.kind == "ocr":
         raise Unprocessable(
@@ -71,7 +105,7 @@ def vllm_spec(
         )
     socket = run_dir / "http.sock"
     argv = [
-        *program, "serve", str(folder),
+        *installation.program, "serve", str(folder),
         "--uds", str(socket),
         "--served-model-name", model.name,
         "--load-format", "safetensors",  # its default would fall back to pickles
@@ -93,11 +127,11 @@ def vllm_spec(
         argv=tuple(argv),
         socket=socket,
         env=environment(run_dir, gpus),
-        read_only=(folder, *((environment_folder,) if environment_folder else ())),
+        read_only=(folder, *installation.folders),
         devices=devices(gpus),
         ready_timeout_s=900.0,  # loading and compiling a large model
-        engine=f"vllm {version}",
-        engine_digest=engine_digest,
+        engine=f"vllm {installation.version}",
+        engine_digest=installation.engine_digest,
         model_digest=model.digest,
     )
 
