@@ -136,7 +136,8 @@ class App:
             return ""
 
         outcomes = await asyncio.gather(*(outcome(s.id) for s in self._supervisor.views()))
-        failed = [f"{f.model}: {f.error.message}" for f in (self._rules.plan.failed if self._rules else ())]
+        plan = self._rules.plan if self._rules else None
+        failed = [f"{f.model}: {f.error.message}" for f in (*plan.failed, *plan.unreachable)] if plan else []
         return [o for o in outcomes if o] + failed
 
     async def stop(self) -> None:
@@ -256,7 +257,7 @@ class App:
             witnesses=self._witnesses.failures,
             sandbox=self._sandbox,
             states=states,
-            failed=rules.plan.failed if rules else (),
+            failed=(*rules.plan.failed, *rules.plan.unreachable) if rules else (),
             home=self._home,
         )
         return NodeStatus(

@@ -30,7 +30,7 @@ from allod.sites.load import LOCAL, RemoteSite
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """A service of the configuration that could not be planned, and why."""
+    """A service of the configuration that could not be planned, or an egress process by its id; and why."""
 
     model: str
     kind: str
@@ -44,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, ServiceEntry]
     origins: dict[str, str]
     failed: tuple[Failed, ...]
+    unreachable: tuple[Failed, ...]  # sites whose egress process cannot be started
 
 
 def plan(config: Config, home: Home, remotes: Sequence[RemoteSite]) -> Plan:
@@ -61,6 +62,7 @@ def plan(config: Config, home: Home, remotes: Sequence[RemoteSite]) -> Plan:
         services=building.services,
         origins=building.origins,
         failed=tuple(building.failed),
+        unreachable=tuple(building.unreachable),
     )
 
 
@@ -75,6 +77,7 @@ class _Building:
         self.services: dict[str, ServiceEntry] = {}
         self.origins: dict[str, str] = {}
         self.failed: list[Failed] = []
+        self.unreachable: list[Failed] = []
 
     def local(self, service: Service) -> None:
         manifest = None
@@ -176,7 +179,7 @@ class _Building:
             )
         except AllodError as e:
             # The policy still decides over the site, and says so; an allowed request then finds no replica.
-            self.failed.append(Failed(id_, "egress", e))
+            self.unreachable.append(Failed(id_, "egress", e))
         for model in provider.models:
             replica = ReplicaEntry(
                 id=id_,

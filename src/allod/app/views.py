@@ -20,7 +20,10 @@ _UNSEEN = ReplicaState(id="", state="starting", reason="not looked at yet")
 
 def services(plan: Plan, states: Mapping[str, ReplicaState]) -> tuple[ServiceView, ...]:
     """Every service of the configuration: those that run, and those that could not be planned, with why."""
-    running = [_service(s, plan.origins.get(s.model, "unknown"), states) for s in plan.services.values()]
+    known = dict(states)
+    for failed in plan.unreachable:
+        known[failed.model] = ReplicaState(id=failed.model, state="failed", reason=_why(failed))
+    running = [_service(s, plan.origins.get(s.model, "unknown"), known) for s in plan.services.values()]
     return tuple(running + [_failed(f) for f in plan.failed])
 
 
@@ -71,10 +74,11 @@ def circuits(counters: Sequence[Mapping[str, object]], plan: Plan) -> dict[str, 
             for replica, seen_now in replicas.items():
                 states.setdefault(str(replica), []).append(str(seen_now.get("breaker")))
     health: dict[str, str] = {}
+    absent = {failed.model for failed in plan.unreachable}
     for service in plan.services.values():
         for replica in service.replicas:
             seen = states.get(replica.id)
-            if seen is None:
+            if seen is None or replica.id in absent:
                 continue
             open_ = any(state == "open" for state in seen)
             if health.get(replica.site) != "ok":
@@ -111,7 +115,6 @@ def _replica(entry: ReplicaEntry, state: ReplicaState) -> ReplicaView:
 
 
 def _failed(failed: Failed) -> ServiceView:
-    why = failed.error.message + (f" ({failed.error.hint})" if failed.error.hint else "")
     replica = ReplicaView(
         id=f"{failed.model}-0",
         site="local",
@@ -120,7 +123,7 @@ def _failed(failed: Failed) -> ServiceView:
         engine_digest="",
         model_digest="",
         sealed=False,
-        reason=f"[{failed.error.code}] {why}",
+        reason=_why(failed),
     )
     return ServiceView(
         model=failed.model,
@@ -131,6 +134,11 @@ def _failed(failed: Failed) -> ServiceView:
         origin="unknown",
         replicas=(replica,),
     )
+
+
+def _why(failed: Failed) -> str:
+    error = failed.error
+    return f"[{error.code}] {error.message}" + (f" ({error.hint})" if error.hint else "")
 
 
 def _site(
