@@ -1,4 +1,4 @@
-"""Memory stays flat: many requests and streams through one front, its resident size looked at all along.
+"""Memory stays flat: many requests and streams through one front, its own resident size looked at all along.
 
 python bench/soak_front.py [--requests 1000000]       fails where memory grew by 15 % after it had settled
 """
@@ -30,7 +30,7 @@ def main() -> int:
                 bench.sse(front, 128)
                 done += int(rate * 5) + 128
                 bench.forget_receipts()
-                sizes.append(front.rss_mb())
+                sizes.append(front.own_mb())
                 print(f"{done:>10} requests  {sizes[-1]:6.1f} MB", file=sys.stderr, flush=True)
         finally:
             bench.stop()

@@ -1,4 +1,4 @@
-"""What a hostile or broken client sends over a raw socket: each gets one clear answer, and nobody else notices."""
+"""What a hostile or broken client sends over a raw socket: one clear answer each, and nobody else notices."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ SMUGGLING = {
     ),
     "two hosts": post("host: y\r\ncontent-length: 27\r\n", INNER),
     "two keys": post(f"authorization: Bearer {KEY}\r\ncontent-length: 27\r\n", INNER),
-    "two data classes": post("allod-data-class: public\r\nallod-data-class: restricted\r\ncontent-length: 27\r\n", INNER),
+    "two data classes": post(
+        "allod-data-class: public\r\nallod-data-class: restricted\r\ncontent-length: 27\r\n", INNER
+    ),
     "no host": b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
     "a space in the target": post("", line="POST /v1/chat completions HTTP/1.1"),
     "a tab in the request line": post("", line="POST\t/v1/chat/completions\tHTTP/1.1"),
@@ -223,8 +225,9 @@ def test_http_1_0_gets_an_answer_that_ends_with_the_close(home: Home) -> None:
 def test_tls_carries_the_same_exchange(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-days", "1",         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(key), "-out", str(cert)],
         check=True, capture_output=True,
     )  # fmt: skip
     home = Home(tmp_path / "home")

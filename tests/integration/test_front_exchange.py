@@ -80,7 +80,10 @@ def test_an_answer_comes_with_its_receipt(home: Home) -> None:
 
 
 def test_the_body_reaches_the_engine_byte_for_byte(home: Home) -> None:
-    odd = b'{ "messages" : [ {"role":"user","content":"\\"model\\": \\u00e9 \xc3\xa9"} ] ,\n\t"model":"m" , "x":1e2}'
+    odd = (
+        b'{ "messages" : [ {"role":"user","content":"\\"model\\": \\u00e9 \xc3\xa9"}'
+        b'] ,\n\t"model":"m", "x":1e2}'
+    )
     assert ask(home, odd).status == 200
     assert home.seen("r1")[-1]["body"].encode() == odd
 

@@ -1,7 +1,7 @@
 """No sequence of failures, reloads, expiries or missing facts contacts a site that the policy does not allow.
 
-The exchange under test is the real one; the world around it (policy, replicas, disk, time) is a simulator that
-hypothesis drives. Every contact is judged at the moment at which it happens.
+The exchange under test is the real one; the world around it (policy, replicas, disk, time) is a simulator
+that hypothesis drives. Every contact is judged at the moment at which it happens.
 """
 
 from __future__ import annotations
@@ -102,15 +102,20 @@ class Simulator:
         )
         order = self.draw(st.permutations([f"{s}{n}" for s in SITES for n in range(2)]))
         replicas = tuple(
-            ReplicaEntry(id=r, site=r[:-1], socket=f"/{r}", upstream_model="m", engine="", engine_digest="", model_digest="")
+            ReplicaEntry(
+                id=r, site=r[:-1], socket=f"/{r}", upstream_model="m",
+                engine="", engine_digest="", model_digest="",
+            )
             for r in order
         )  # fmt: skip
         project = ProjectEntry(
             id="p", organisation="o", default_class=DataClass.PUBLIC, floor_class=DataClass.PUBLIC
         )
         snapshot = Snapshot(
-            version=self.version, origin="o", keys={}, projects={"p": project}, sites={s: site(s) for s in known},
-            services={"m": ServiceEntry(model="m", kind="chat", replicas=replicas)}, policy_text="", policy_schema="",
+            version=self.version, origin="o", keys={}, projects={"p": project},
+            sites={s: site(s) for s in known},
+            services={"m": ServiceEntry(model="m", kind="chat", replicas=replicas)}, policy_text="",
+            policy_schema="",
         )  # fmt: skip
         self.world = World(snapshot, self.policy, self.world.replicas if self.world else {})
         for replica in self.world.replicas.values():
