@@ -105,6 +105,18 @@ GGUF_HEADER_BYTES_MAX = 256 * MIB  # a 256k-token vocabulary with merges is near
 SAFETENSORS_HEADER_BYTES_MAX = 100 * MIB  # the format's own bound
 GGUF_KEYS_MAX = 10_000  # real files have around 40
 GGUF_TENSORS_MAX = 100_000  # the largest open-weight models have a few thousand
+MODEL_TAG_CHARS_MAX = 128  # OCI distribution specification
+MODEL_FILES_MAX = 2_048  # a model of 10^12 parameters comes in a few hundred pieces
+MODEL_CONFIG_BYTES_MAX = 4 * MIB  # config.json: a few kB, but quantised ones name every layer
+MODEL_JSON_BYTES_MAX = 64 * MIB  # tokenizer.json of a 256k vocabulary is near 35 MiB
+MODEL_TEXT_BYTES_MAX = 16 * MIB  # vocabularies and merges as text; a model card is a few KiB
+CHAT_TEMPLATE_BYTES_MAX = 1 * MIB  # real templates stay under 30 KiB
+CHAT_TEMPLATE_SECONDS_MAX = 5  # rendering four messages takes a millisecond
+CHAT_TEMPLATE_MEMORY_BYTES_MAX = 512 * MIB  # address space of the process that renders it
+OMS_SIGNATURE_BYTES_MAX = 8 * MIB  # some 200 bytes per file of the model
+TRUST_PEM_BYTES_MAX = 1 * MIB  # a whole public certificate store is a quarter of this
+FILE_DIGESTS_REMEMBERED_MAX = 8_192  # model files of one node; beyond, they are read again
+ONNX_NODES_MAX = 1_000_000  # fields looked at; exported models have tens of thousands of nodes
 
 # --- engines ------------------------------------------------------------------------------------------
 PROVIDER_CONNECT_TIMEOUT_S = 5.0  # across the continent with one lost packet; then the next site is tried

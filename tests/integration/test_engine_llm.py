@@ -85,14 +85,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chat(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(models / "allod-test-model", tmp_path_factory.mktemp("c"))
+    running = Running(store.find(models, "allod-test-model")[0], tmp_path_factory.mktemp("c"))
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="module")
 def embed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(models / "all-minilm-l6-v2", tmp_path_factory.mktemp("e"))
+    running = Running(store.find(models, "all-minilm-l6-v2")[0], tmp_path_factory.mktemp("e"))
     yield running
     running.stop()
 
@@ -232,7 +232,7 @@ def test_it_shows_neither_settings_nor_other_peoples_prompts(chat: Running) -> N
 
 
 def test_sigterm_ends_it_and_takes_the_socket_away(models: Path, tmp_path: Path) -> None:
-    running = Running(models / "allod-test-model", tmp_path)
+    running = Running(store.find(models, "allod-test-model")[0], tmp_path)
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(5) == 0
     assert not running.spec.socket.exists()
@@ -240,11 +240,11 @@ def test_sigterm_ends_it_and_takes_the_socket_away(models: Path, tmp_path: Path)
 
 
 def test_after_kill_9_the_next_one_takes_the_path(models: Path, tmp_path: Path) -> None:
-    first = Running(models / "allod-test-model", tmp_path)
+    first = Running(store.find(models, "allod-test-model")[0], tmp_path)
     os.kill(first.process.pid, signal.SIGKILL)
     first.stop()
     assert first.spec.socket.exists()
-    second = Running(models / "allod-test-model", tmp_path)
+    second = Running(store.find(models, "allod-test-model")[0], tmp_path)
     thief = subprocess.run(
         second.spec.argv, env=second.spec.env, capture_output=True, timeout=20, check=False
     )
@@ -255,7 +255,7 @@ def test_after_kill_9_the_next_one_takes_the_path(models: Path, tmp_path: Path) 
 
 
 def test_a_truncated_model_is_named_before_anything_listens(models: Path, tmp_path: Path) -> None:
-    folder = models / "allod-test-model"
+    folder = store.find(models, "allod-test-model")[0]
     model = store.load(folder)
     whole = (folder / model.weights).read_bytes()
     (tmp_path / model.weights).write_bytes(whole[: len(whole) // 2])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import get_args
 
-from allod.cli.output import Out, fields, size, table
+from allod.cli.output import Out, as_mapping, fields, size, table
 from allod.cli.parser import Verbs, home_of
-from allod.errors import Usage
 from allod.models import store
-from allod.models.manifest import ModelKind, ModelManifest, Origin
+from allod.models.manifest import ModelKind, Origin
 
 
 def register(verbs: Verbs) -> None:
@@ -34,17 +32,19 @@ def register(verbs: Verbs) -> None:
 
 
 def _ls(args: argparse.Namespace, out: Out) -> int:
-    models = home_of(args).models
-    found = store.ls(models)
+    found = store.installed(home_of(args).models)
     rows = [
         (
-            m.name + (" (test model)" if m.test_model else ""), m.kind, size(_bytes(models / m.name, m)),
-            m.quantisation, m.context_tokens or "-", m.licence, m.origin.maker, m.digest[:19],
+            m.name + (" (test model)" if m.test_model else ""), ", ".join(one.tags) or "-", m.kind,
+            size(one.file_bytes), m.quantisation, m.context_tokens or "-", m.licence, m.origin.maker,
+            m.digest[:19],
         )
-        for m in found
+        for one in found
+        for m in (one.manifest,)
     ]  # fmt: skip
-    header = ("MODEL", "KIND", "SIZE", "QUANTISATION", "CONTEXT", "LICENCE", "MAKER", "DIGEST")
-    out.result({"models": found}, table(header, rows))
+    header = ("MODEL", "TAGS", "KIND", "SIZE", "QUANTISATION", "CONTEXT", "LICENCE", "MAKER", "DIGEST")
+    value = [as_mapping(one.manifest) | {"tags": one.tags, "bytes": one.file_bytes} for one in found]
+    out.result({"models": value}, table(header, rows))
     if not found:
         out.say("no models installed: allod run names those that fit this machine")
     return 0
@@ -90,8 +90,8 @@ def _add(args: argparse.Namespace, out: Out) -> int:
 
 def _verify(args: argparse.Namespace, out: Out) -> int:
     models = home_of(args).models
-    names = [args.name] if args.name else [m.name for m in store.ls(models)]
-    verified = [store.verify(store.find(models, name)[0]) for name in names]
+    chosen = [store.look_up(models, args.name)] if args.name else store.installed(models)
+    verified = [store.verify(one.folder) for one in chosen]
     value = {"verified": [{"name": m.name, "digest": m.digest} for m in verified]}
     out.result(value, [f"{out.mark(True)}{m.name}  {m.digest}" for m in verified])
     if not verified:
@@ -100,18 +100,10 @@ def _verify(args: argparse.Namespace, out: Out) -> int:
 
 
 def _rm(args: argparse.Namespace, out: Out) -> int:
-    folder, manifest = store.find(home_of(args).models, args.name)
-    if manifest.name != args.name:
-        raise Usage(
-            "model.alias",
-            f"{args.name} is another name of {manifest.name}",
-            hint=f"allod models rm {manifest.name}",
-        )
-    freed = _bytes(folder, manifest)
-    shutil.rmtree(folder)
-    out.result({"removed": manifest.name, "bytes": freed}, [f"removed {manifest.name}, {size(freed)}"])
+    models = home_of(args).models
+    one = store.look_up(models, args.name)
+    freed = one.file_bytes
+    store.remove(models, one)
+    name = one.manifest.name
+    out.result({"removed": name, "bytes": freed}, [f"removed {name}, {size(freed)}"])
     return 0
-
-
-def _bytes(folder: Path, manifest: ModelManifest) -> int:
-    return sum((folder / name).stat().st_size for name in manifest.files if (folder / name).exists())

@@ -6,31 +6,30 @@ map, so it changes when any byte of any file does, and not when a description is
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import msgspec
 
 from allod import canonical, digest
 from allod.errors import Unprocessable
-from allod.limits import NAME_CHARS_MAX
+from allod.limits import MODEL_FILES_MAX
+from allod.models.fim import FimForm
+from allod.models.reference import DIGEST, check_name
 
 MANIFEST_NAME = "model.json"
+SIGNATURE_NAME = "model.sig"  # OpenSSF Model Signing, beside the files it signs
 ALLOWED_SUFFIXES = (".gguf", ".safetensors", ".onnx")  # what is executed as weights
-COMPANION_NAMES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "config.json",
-    "generation_config.json",
-    "vocab.txt",
-    "README.md",
-    "LICENSE",
-)
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+COMPANIONS = (
+    "vocab.txt", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model",
+    "chat_template.jinja", "README.md", "USE_POLICY.md", "SECURITY.md",
+)  # fmt: skip
+COMPANION_PREFIXES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+PICKLES = (
+    ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras", ".nemo",
+)  # fmt: skip
+PROGRAMS = (".py", ".pyc", ".so", ".sh", ".dll", ".dylib", ".exe", ".js", ".jar", ".ipynb", ".whl")
 
 ModelKind = Literal["chat", "embed", "ocr"]
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +53,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     test_model: bool = False
     card: str = ""  # what it is and is not fit for, for people
     aliases: tuple[str, ...] = ()
+    fim: FimForm | None = None  # declared here where the weights do not carry it (safetensors)
 
     @property
     def weights(self) -> str:
@@ -69,15 +69,14 @@ def files_digest(files: dict[str, str]) -> str:
 def check(manifest: ModelManifest) -> ModelManifest:
     """Returns the manifest if everything it says is allowed. Raises Unprocessable, naming what is not."""
     for name in (manifest.name, *manifest.aliases):
-        if len(name) > NAME_CHARS_MAX or not _NAME.fullmatch(name):
-            raise Unprocessable(
-                "model.bad-name",
-                f"{name!r} is no model name",
-                hint=f"lower-case letters, digits, '.', '_' and '-', at most {NAME_CHARS_MAX}",
-            )
+        check_name(name)
+    if len(manifest.files) > MODEL_FILES_MAX:
+        raise Unprocessable(
+            "model.too-many-files", f"{manifest.name} has {len(manifest.files)} files of {MODEL_FILES_MAX}"
+        )
     for name, value in manifest.files.items():
         check_file_name(name)
-        if not _DIGEST.fullmatch(value):
+        if not DIGEST.fullmatch(value):
             raise Unprocessable("model.bad-digest", f"{manifest.name}: {name} has no sha256 digest")
     if not any(name.endswith(ALLOWED_SUFFIXES) for name in manifest.files):
         raise Unprocessable(
@@ -90,18 +89,30 @@ def check(manifest: ModelManifest) -> ModelManifest:
 
 
 def check_file_name(name: str) -> None:
-    """Raises Unprocessable unless a file of this name may be part of a model."""
-    if "/" in name or name.startswith(".") or "\0" in name or not name.isprintable():
+    """Raises Unprocessable unless a file of this name may be part of a model.
+
+    The manifest and the signature are not part: they speak about the files.
+    """
+    if "/" in name or name.startswith(".") or not name or not name.isprintable() or len(name.encode()) > 255:
         raise Unprocessable("model.bad-file-name", f"{name!r} is no plain file name")
-    if name.endswith(PICKLES):
+    if name.lower().endswith(PICKLES):
         raise Unprocessable(
             "model.pickle",
             f"{name} is in a format that can run code when it is opened",
             hint="use the same model as safetensors, GGUF or ONNX",
         )
-    if not name.endswith(ALLOWED_SUFFIXES) and name not in COMPANION_NAMES:
+    if name.lower().endswith(PROGRAMS):
+        raise Unprocessable(
+            "model.remote-code",
+            f"{name} is a program; nothing that comes with a model is ever run",
+            hint="use a model that its engine knows by itself",
+        )
+    if name in (MANIFEST_NAME, SIGNATURE_NAME):
+        raise Unprocessable("model.bad-file-name", f"{name} is never one of a model's own files")
+    data = name.endswith((*ALLOWED_SUFFIXES, ".json"))
+    if not (data or name in COMPANIONS or name.startswith(COMPANION_PREFIXES)):
         raise Unprocessable(
             "model.format",
             f"{name} is not a file a model may have",
-            hint=f"weights end in {', '.join(ALLOWED_SUFFIXES)}; beside them: {', '.join(COMPANION_NAMES)}",
+            hint=f"weights are {', '.join(ALLOWED_SUFFIXES)}; beside them: *.json, {', '.join(COMPANIONS)}",
         )

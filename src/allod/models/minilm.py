@@ -6,6 +6,7 @@ own code is never run.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import tempfile
@@ -15,7 +16,7 @@ import gguf
 import numpy as np
 
 from allod import digest
-from allod.errors import NotReady
+from allod.errors import NotFound, NotReady
 from allod.models import safetensors, store
 from allod.models.manifest import ModelManifest, Origin, files_digest
 
@@ -59,13 +60,11 @@ def source() -> Path:
 
 
 def build(models: Path) -> Path:
-    """Makes `<models>/all-minilm-l6-v2` (about a second) and returns it; a folder that is there already is
-    kept.
+    """Makes the model `all-minilm-l6-v2` under `models` (about a second) and returns its folder; one that
+    is there already is kept.
     """
-    target = models / NAME
-    if (target / _WEIGHTS).is_file():
-        store.load(target)
-        return target
+    with contextlib.suppress(NotFound):
+        return store.find(models, NAME)[0]
     models.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=models, prefix=".") as scratch:
         made = Path(scratch) / _WEIGHTS

@@ -1,25 +1,39 @@
-"""The models of a node: one folder each under `<home>/models`, read, verified and added here.
+"""The models of a node, under `<home>/models`: read, verified, published and removed here.
 
-Guarantees: `load` returns only manifests whose rules hold, `verify` only passes a folder whose every byte
-is the one that was registered, and `add_gguf` never leaves half a model behind.
+    blobs/sha256/<hex>          every content once
+    named/<name>/<hex>/         one model by its digest: model.json, its files under their real names (hard
+                                links to blobs), and what signs them. Never changed once it is there.
+    named/<name>/tags/<tag>     the digest that a tag means now
+    partial/                    what was begun and is not whole
+
+Guarantees: `load` returns only manifests whose rules hold; `verify` only passes a folder whose every byte is
+the one that was registered, and nothing else lies in it; a model is visible whole and sealed or not at all;
+a tag moves at once, and a folder that something runs from never changes under it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import difflib
+import fcntl
 import os
+import re
 import secrets
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from allod import digest
-from allod.errors import Integrity, NotFound, Unprocessable, Usage
-from allod.models import gguf_header
+from allod.errors import Integrity, NotFound, NotReady, Unprocessable, Usage
+from allod.ledger import files as durable
+from allod.models import gguf_header, reference
+from allod.models.blobs import Blobs
 from allod.models.manifest import (
-    ALLOWED_SUFFIXES,
     MANIFEST_NAME,
+    SIGNATURE_NAME,
     ModelKind,
     ModelManifest,
     Origin,
@@ -27,6 +41,24 @@ from allod.models.manifest import (
     check_file_name,
     files_digest,
 )
+from allod.models.reference import LATEST, Reference
+
+BESIDE = (MANIFEST_NAME, SIGNATURE_NAME)  # what may lie in a model's folder without being part of it
+_VERSION = re.compile(r"[0-9a-f]{64}")
+Seal = Callable[[Path], None]  # signs a whole folder before it is visible; raises if it may not be
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that is here, and the tags that mean it."""
+
+    folder: Path
+    manifest: ModelManifest
+    tags: tuple[str, ...]
+
+    @property
+    def file_bytes(self) -> int:
+        found = (self.folder / name for name in self.manifest.files)
+        return sum(path.stat().st_size for path in found if path.exists())
 
 
 def load(folder: Path) -> ModelManifest:
@@ -45,10 +77,15 @@ def load(folder: Path) -> ModelManifest:
 
 
 def verify(folder: Path) -> ModelManifest:
-    """Reads every file again. Raises Integrity `model.changed` or `model.missing`, naming the file; a
-    weight file that the manifest does not name is `model.unlisted`.
+    """Reads every file again. Raises Integrity `model.changed`, `model.missing` or `model.unlisted`, naming
+    the file.
     """
     manifest = load(folder)
+    for path in sorted(folder.iterdir()):
+        if path.name not in manifest.files and path.name not in BESIDE:
+            raise Integrity(
+                "model.unlisted", f"{manifest.name}: {path.name} is not in the manifest", file=path.name
+            )
     for name, expected in sorted(manifest.files.items()):
         try:
             found = digest.of_file(folder / name)
@@ -63,28 +100,46 @@ def verify(folder: Path) -> ModelManifest:
                 expected=expected,
                 found=found,
             )
-    for path in sorted(folder.iterdir()):
-        if path.name not in manifest.files and path.name.endswith(ALLOWED_SUFFIXES):
-            raise Integrity(
-                "model.unlisted", f"{manifest.name}: {path.name} is not in the manifest", file=path.name
-            )
     return manifest
 
 
+# --- looking ------------------------------------------------------------------------------------------------
+
+
+def installed(models: Path) -> list[Installed]:
+    """Every model that is here, by name, also those that no tag means any more. Raises as `load` does."""
+    found = []
+    for named in sorted((models / "named").glob("*/")):
+        tags = _tags(named)
+        for folder in sorted(named.iterdir()):
+            if _VERSION.fullmatch(folder.name) and (folder / MANIFEST_NAME).is_file():
+                meant = tuple(tag for tag, address in tags.items() if address == f"sha256:{folder.name}")
+                found.append(Installed(folder=folder, manifest=load(folder), tags=meant))
+    return found
+
+
 def ls(models: Path) -> list[ModelManifest]:
-    """Every model under a folder, by name. Raises as `load` does on the first bad manifest."""
-    if not models.is_dir():
-        return []
-    return [load(d) for d in sorted(models.iterdir()) if (d / MANIFEST_NAME).is_file()]
+    """The manifests of all models that a tag means, by name. Raises as `load` does on a bad one."""
+    return [one.manifest for one in installed(models) if one.tags]
 
 
 def find(models: Path, name: str) -> tuple[Path, ModelManifest]:
-    """The folder and manifest of a model by name or alias. Raises NotFound, with the nearest name."""
-    known = [(d, load(d)) for d in sorted(models.iterdir())] if models.is_dir() else []
-    for folder, manifest in known:
-        if name == manifest.name or name in manifest.aliases:
-            return folder, manifest
-    near = difflib.get_close_matches(name, [n for _, m in known for n in (m.name, *m.aliases)], 1)
+    """The folder and manifest of a model, by reference or alias. Raises NotFound, with the nearest name."""
+    one = look_up(models, name)
+    return one.folder, one.manifest
+
+
+def look_up(models: Path, name: str) -> Installed:
+    """As `find`, with the tags."""
+    known = installed(models)
+    with contextlib.suppress(Unprocessable):  # what is no reference is no model either
+        wanted = reference.parse(name)
+        for one in known:
+            if _means(wanted, one):
+                return one
+    names = [n for one in known for n in (one.manifest.name, *one.manifest.aliases)]
+    names += [f"{one.manifest.name}:{tag}" for one in known for tag in one.tags if tag != LATEST]
+    near = difflib.get_close_matches(name, names, 1)
     raise NotFound(
         "model.not-found",
         f"there is no model {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
@@ -92,48 +147,183 @@ def find(models: Path, name: str) -> tuple[Path, ModelManifest]:
     )
 
 
-def write(folder: Path, manifest: ModelManifest) -> None:
-    """Puts a checked manifest in place, whole or not at all."""
+def _means(wanted: Reference, one: Installed) -> bool:
+    if wanted.name != one.manifest.name and wanted.name not in one.manifest.aliases:
+        return False
+    return one.manifest.digest == wanted.digest if wanted.digest else wanted.tag in one.tags
+
+
+def _tags(named: Path) -> dict[str, str]:
+    folder = named / "tags"
+    if not folder.is_dir():
+        return {}
+    return {p.name: p.read_text().strip() for p in sorted(folder.iterdir()) if p.name[0] != "."}
+
+
+def _set_tag(named: Path, tag: str, address: str) -> None:
+    durable.write_all(named, [("tags/.new", f"{address}\n".encode())])
+    (named / "tags" / ".new").replace(named / "tags" / tag)
+    durable.sync_folder(named / "tags")
+
+
+# --- publishing ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def in_use(models: Path) -> Iterator[None]:
+    """While this holds, nothing is pruned: blobs that no manifest names yet stay."""
+    with _locked(models / "blobs", fcntl.LOCK_SH):
+        yield
+
+
+@contextlib.contextmanager
+def alone(models: Path) -> Iterator[None]:
+    """While this holds, nobody adds a model. Raises NotReady `model.busy` where somebody does."""
+    try:
+        with _locked(models / "blobs", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+    except BlockingIOError as e:
+        raise NotReady(
+            "model.busy", "models are being added at this moment", hint="try again when that is done"
+        ) from e
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)
+
+
+def place(
+    models: Path,
+    manifest: ModelManifest,
+    files: Mapping[str, Path],
+    *,
+    tag: str = LATEST,
+    replace: bool = False,
+    seal: Seal | None = None,
+) -> Path:
+    """Makes a model from files lying elsewhere, which are copied, and returns its folder; see `publish`."""
     check(manifest)
-    temporary = folder / f".{MANIFEST_NAME}.{secrets.token_hex(4)}"
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-    temporary.replace(folder / MANIFEST_NAME)
+    blobs = Blobs(models)
+    with in_use(models):
+        for name, source in files.items():
+            if blobs.take(source) != manifest.files[name]:
+                raise Integrity(
+                    "model.changed",
+                    f"{source} is not the file that the manifest names",
+                    hint="let nothing write to it and try again",
+                    file=name,
+                )
+        return publish(models, manifest, tag=tag, replace=replace, seal=seal)
 
 
-def place(models: Path, manifest: ModelManifest, files: dict[str, Path]) -> Path:
-    """Makes the model's folder from files lying elsewhere (hard links where possible) and returns it.
+def publish(
+    models: Path,
+    manifest: ModelManifest,
+    *,
+    tag: str = LATEST,
+    replace: bool = False,
+    seal: Seal | None = None,
+    beside: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Makes a model of blobs that are in the store visible as `name:tag`, and returns its folder.
 
-    Raises Usage `model.exists` if a different model has the name already; the same one again is no error.
+    `seal` gets the whole folder before anyone can see it. `beside` are files that come along without being
+    part of the model, by name. The same model again is no error: what its manifest says of it (licence,
+    aliases, card) is then replaced. Raises Usage `model.exists` if the tag means another model, unless
+    `replace`; Unprocessable as `check` does; Integrity `model.missing` where a blob is not there.
     """
     check(manifest)
-    target = models / manifest.name
-    if target.exists():
-        if load(target).digest == manifest.digest:
-            write(target, manifest)
-            return target
-        raise Usage(
-            "model.exists",
-            f"another model is called {manifest.name}",
-            hint=f"choose another --name, or: allod models rm {manifest.name}",
-        )
-    models.mkdir(parents=True, exist_ok=True)
-    half = models / f".{manifest.name}.{secrets.token_hex(4)}"
+    reference.check_tag(tag)
+    named = models / "named" / manifest.name
+    target = named / manifest.digest.removeprefix("sha256:")
+    with _locked(named, fcntl.LOCK_EX):
+        meant = _tags(named).get(tag, manifest.digest)
+        if meant != manifest.digest and not replace:
+            raise Usage(
+                "model.exists",
+                f"another model is called {manifest.name}:{tag}",
+                hint="choose another name or tag, or say --replace: the tag then means the new model",
+            )
+        if not (target / MANIFEST_NAME).is_file() or load(target) != manifest:
+            _build(models, manifest, target, seal, beside or {})
+        _set_tag(named, tag, manifest.digest)
+    return target
+
+
+def _build(
+    models: Path, manifest: ModelManifest, target: Path, seal: Seal | None, beside: Mapping[str, bytes]
+) -> None:
+    """Fills a hidden folder and moves it in place, so that a reader or a crash sees all of it or none."""
+    half = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     half.mkdir()
     try:
-        for name, source in files.items():
-            _link_or_copy(source, half / name)
-        write(half, manifest)
-        half.rename(target)
+        blobs = Blobs(models)
+        for name, address in manifest.files.items():
+            _link_or_copy(blobs.path(address), half / name)
+        durable.write_all(half, [(MANIFEST_NAME, encoded(manifest)), *beside.items()])
+        if seal is not None:
+            seal(half)
+        durable.sync_folder(half)
+        if target.exists():
+            _exchange(half, target)
+        else:
+            half.rename(target)
+        durable.sync_folder(target.parent)
+    except FileNotFoundError as e:
+        raise Integrity(
+            "model.missing",
+            f"{manifest.name}: {Path(str(e.filename)).name} is not in the store",
+            hint="fetch the model again",
+        ) from e
     finally:
         shutil.rmtree(half, ignore_errors=True)
-    return target
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swaps two folders in one step (renameat2 of Linux)."""
+    at, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if ctypes.CDLL(None, use_errno=True).renameat2(at, bytes(one), at, bytes(other), exchange):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))
+
+
+def encoded(manifest: ModelManifest) -> bytes:
+    """A manifest as it is written."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without links
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without links, or too many of them
         shutil.copyfile(source, target)
+
+
+def untag(models: Path, one: Installed, tag: str) -> None:
+    """Takes a tag away. The model itself stays until it is removed or pruned."""
+    (models / "named" / one.manifest.name / "tags" / tag).unlink(missing_ok=True)
+
+
+def remove(models: Path, one: Installed) -> None:
+    """Removes a model with all its tags. Its blobs stay until `prune`, where no other model has them."""
+    named = models / "named" / one.manifest.name
+    with _locked(named, fcntl.LOCK_EX):
+        for tag, address in _tags(named).items():
+            if address == one.manifest.digest:
+                (named / "tags" / tag).unlink()
+        shutil.rmtree(one.folder)
+        with contextlib.suppress(OSError):  # other versions, other tags
+            (named / "tags").rmdir()
+            named.rmdir()
 
 
 def add_gguf(
@@ -148,27 +338,30 @@ def add_gguf(
 ) -> ModelManifest:
     """Registers a GGUF file of this machine as model `name` under the folder `models`.
 
-    The file is hard-linked where possible, else copied; its header has to be whole. Raises NotFound,
-    Unprocessable (`model.gguf-malformed`, `model.pickle`, `model.format`), Usage `model.exists`.
+    The file is copied; its header has to be whole. Raises NotFound, Unprocessable (`model.gguf-malformed`,
+    `model.pickle`, `model.format`), Usage `model.exists`.
     """
     if not path.is_file():
         raise NotFound("model.file-not-found", f"there is no file {path}")
     check_file_name(path.name)
     if path.suffix != ".gguf":
         raise Unprocessable("model.format", f"{path.name} is not a GGUF file")
+    reference.check_name(name)
     header = gguf_header.read(path)
-    files = {path.name: digest.of_file(path)}
-    manifest = ModelManifest(
-        name=name,
-        kind=kind or ("embed" if header.embeds else "chat"),
-        files=files,
-        digest=files_digest(files),
-        format="gguf",
-        quantisation=header.quantisation or "unknown",
-        context_tokens=header.context_tokens,
-        licence=licence if licence != "unknown" else str(header.scalars.get("general.license", "unknown")),
-        origin=origin or Origin(source=f"file {path.name}"),
-        aliases=aliases,
-    )
-    place(models, manifest, {path.name: path})
+    said = str(header.scalars.get("general.license", "unknown"))
+    with in_use(models):
+        files = {path.name: Blobs(models).take(path)}
+        manifest = ModelManifest(
+            name=name,
+            kind=kind or ("embed" if header.embeds else "chat"),
+            files=files,
+            digest=files_digest(files),
+            format="gguf",
+            quantisation=header.quantisation or "unknown",
+            context_tokens=header.context_tokens,
+            licence=licence if licence != "unknown" else said,
+            origin=origin or Origin(source=f"file {path.name}"),
+            aliases=aliases,
+        )
+        publish(models, manifest)
     return manifest

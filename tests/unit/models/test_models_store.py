@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
@@ -48,35 +47,40 @@ def test_a_file_is_registered_with_what_its_header_says(models: Path) -> None:
 
 
 def test_one_changed_byte_is_named(models: Path) -> None:
-    weights = models / "m1" / "file.gguf"
+    folder = store.find(models, "m1")[0]
+    weights = folder / "file.gguf"
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1
     weights.unlink()
     weights.write_bytes(raw)
     with pytest.raises(Integrity, match=r"file\.gguf") as e:
-        store.verify(models / "m1")
+        store.verify(folder)
     assert e.value.code == "model.changed"
 
 
 def test_a_missing_and_an_added_file_are_named(models: Path) -> None:
-    (models / "m1" / "extra.safetensors").write_bytes(b"")
-    with pytest.raises(Integrity, match=r"extra\.safetensors"):
-        store.verify(models / "m1")
-    (models / "m1" / "file.gguf").unlink()
+    folder = store.find(models, "m1")[0]
+    for extra in ("extra.safetensors", "notes.txt", "tokenizer.json"):
+        (folder / extra).write_bytes(b"")
+        with pytest.raises(Integrity, match=extra) as e:
+            store.verify(folder)
+        assert e.value.code == "model.unlisted"
+        (folder / extra).unlink()
+    (folder / "file.gguf").unlink()
     with pytest.raises(Integrity, match="is gone"):
-        store.verify(models / "m1")
+        store.verify(folder)
 
 
 def test_a_manifest_cannot_reach_outside_or_lie_about_its_digest(models: Path) -> None:
-    model = store.load(models / "m1")
+    folder, model = store.find(models, "m1")
     files = {"../../etc/x.gguf": "sha256:" + "0" * 64}
     with pytest.raises(Unprocessable, match="plain file name"):
         check(msgspec.structs.replace(model, files=files, digest=files_digest(files)))
     with pytest.raises(Unprocessable, match="digest"):
         check(msgspec.structs.replace(model, digest="sha256:" + "1" * 64))
-    (models / "m1" / "model.json").write_text("{}")
+    (folder / "model.json").write_text("{}")
     with pytest.raises(Unprocessable):
-        store.load(models / "m1")
+        store.load(folder)
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.pt", "pytorch_model.pth", "x.pkl", "x.ckpt"])
@@ -100,7 +104,9 @@ def test_a_name_is_taken_once(models: Path, tmp_path: Path) -> None:
     (tmp_path / "other.gguf").write_bytes(gguf(16))
     with pytest.raises(Usage, match="another model"):
         store.add_gguf(tmp_path / "other.gguf", "m1", models)
-    assert sorted(os.listdir(models)) == ["m1"]
+    assert store.find(models, "m1")[1].files == {"file.gguf": digest.of(gguf())}
+    store.add_gguf(tmp_path / "other.gguf", "m2", models)
+    assert [m.name for m in store.ls(models)] == ["m1", "m2"]
 
 
 def test_the_nearest_name_is_offered(models: Path) -> None:
@@ -151,5 +157,5 @@ def test_no_malformed_safetensors_does_more_than_be_refused(
 
 
 def test_a_manifest_reads_back_as_it_was_written(models: Path) -> None:
-    model = store.load(models / "m1")
+    model = store.find(models, "m1")[1]
     assert msgspec.json.decode(msgspec.json.encode(model), type=ModelManifest) == model

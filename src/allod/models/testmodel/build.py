@@ -38,8 +38,8 @@ def build(
     cache: Path | None = None,
     report: Callable[[str], None] = lambda _line: None,
 ) -> Path:
-    """Makes `<models>/allod-test-model` and returns it: about a minute, or at once where `cache` has the
-    weights.
+    """Makes the model `allod-test-model` under `models` and returns its folder: about a minute, or at once
+    where `cache` has the weights.
     """
     recipe = recipe or training.Recipe()
     cache = cache or default_cache()
