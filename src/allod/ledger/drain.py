@@ -149,10 +149,14 @@ class _Folder:
                         return True
                     self._take(frame, entries)
                     continue
-                if not dead or (frame is None and not view[self._offset :].tobytes().strip(b"\0")):
+                if not dead:
                     return False
-                damage.append(self._damage(self._number, self._offset, frame or "bytes after an empty gap"))
                 following = sg.next_frame(view, self._offset, self._base)
+                if frame is None and following is None:
+                    # The end; or a payload whose frame its worker did not live to write, so that nobody was
+                    # promised anything of it.
+                    return False
+                damage.append(self._damage(self._number, self._offset, frame or "records after a gap"))
                 if following is None:
                     return False
                 self._offset = following

@@ -145,6 +145,23 @@ def test_a_torn_tail_is_not_taken_for_a_record(tmp_path: Path, cut: int) -> None
     assert [d.offset for d in batch.damage], "a torn record is said to be one"
 
 
+def test_a_payload_whose_frame_was_never_written_is_no_damage(tmp_path: Path) -> None:
+    """kill -9 between the two writes of one record: nothing was promised of it, so nothing is reported."""
+    spool = Spool.open(tmp_path, "front-0", segment_bytes=SMALL)
+    whole = record(spool)
+    spool.sync()
+    path = next(spool.folder.glob("*.seg"))
+    offset = spool._current.offset
+    spool.close()
+    with path.open("r+b") as f:
+        f.seek(offset + sg.FRAME_BYTES)
+        f.write(b"half of a record that its worker did not live to frame")
+    ids, batch = drain_all(tmp_path)
+    assert ids == [whole]
+    assert batch.damage == ()
+    assert set(batch.cursors.values()) == {FINISHED}
+
+
 def test_admission_is_refused_before_space_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With nobody integrating: refused with Retry-After, and everything admitted before still fits."""
     monkeypatch.setattr("allod.ledger.spool.SPOOL_BYTES_MAX", 3 * SMALL)
