@@ -27,7 +27,6 @@ from allod.api.inner import InnerClient
 from allod.api.ports import (
     Check,
     ExchangeView,
-    FimForm,
     Inner,
     InnerAnswer,
     KeyView,
@@ -43,6 +42,7 @@ from allod.api.ports import (
 from allod.errors import NotFound, Unauthenticated
 from allod.identity.caller import Caller, Role
 from allod.ledger.statement import Statement, encode
+from allod.models.fim import FimForm
 from allod.policy.decision import Ask, DataClass, Decision, Verdict
 
 OPERATOR = Caller(key_id="local", organisation="acme", project="claims", role=Role.OWNER)

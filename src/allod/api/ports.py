@@ -13,6 +13,7 @@ import msgspec
 
 from allod.identity.caller import Caller, Role
 from allod.ledger.statement import Statement
+from allod.models.fim import FimForm
 from allod.policy.decision import Ask, DataClass, Decision
 from allod.sites.facts import Site
 
@@ -29,15 +30,6 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int | None = None
     restarts: int = 0
     reason: str = ""  # why it is not ready, for people
-
-
-class FimForm(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model was trained to fill a gap: its marker tokens, and which side of the gap it reads first."""
-
-    prefix: str  # e.g. "<|fim_prefix|>", "[PREFIX]"
-    suffix: str
-    middle: str = ""  # empty where the answer simply follows the second part
-    suffix_first: bool = False
 
 
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):

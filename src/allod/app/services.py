@@ -24,7 +24,10 @@ from allod.engines.provider.spec import config_bytes, provider_spec
 from allod.engines.vllm import Gpus, find_installation, vllm_spec
 from allod.errors import AllodError
 from allod.front.snapshot import ReplicaEntry, ServiceEntry
+from allod.limits import MODEL_CONFIG_BYTES_MAX
+from allod.models import fim
 from allod.models import store as models
+from allod.models.fim import FimForm
 from allod.models.manifest import ModelManifest
 from allod.sites.load import LOCAL, RemoteSite
 
@@ -43,6 +46,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     specs: tuple[LaunchSpec, ...]
     services: dict[str, ServiceEntry]
     origins: dict[str, str]
+    fim: dict[str, FimForm]  # how a model fills gaps, for those that can
+    vision: frozenset[str]  # models that understand images
     failed: tuple[Failed, ...]
     unreachable: tuple[Failed, ...]  # sites whose egress process cannot be started
 
@@ -61,6 +66,8 @@ def plan(config: Config, home: Home, remotes: Sequence[RemoteSite]) -> Plan:
         specs=tuple(building.specs),
         services=building.services,
         origins=building.origins,
+        fim=building.fim,
+        vision=frozenset(building.vision),
         failed=tuple(building.failed),
         unreachable=tuple(building.unreachable),
     )
@@ -76,6 +83,8 @@ class _Building:
         self.specs: list[LaunchSpec] = []
         self.services: dict[str, ServiceEntry] = {}
         self.origins: dict[str, str] = {}
+        self.fim: dict[str, FimForm] = {}
+        self.vision: set[str] = set()
         self.failed: list[Failed] = []
         self.unreachable: list[Failed] = []
 
@@ -102,6 +111,10 @@ class _Building:
             folder, manifest = models.find(self._home.models, service.weights or service.model)
             models.verify(folder)
             origin = describe_origin(manifest)
+            if form := fim_form(manifest, folder):
+                self.fim[service.model] = form
+            if isinstance(service, VllmService) and sees_images(folder):
+                self.vision.add(service.model)
             specs = [
                 self._with_weights(service, number, folder, manifest) for number in range(service.replicas)
             ]
@@ -217,6 +230,23 @@ def describe_origin(manifest: ModelManifest) -> str:
     """Who made a model, where, under which licence; unknown said as unknown."""
     origin = manifest.origin
     return f"{origin.maker} ({origin.country}), licence {manifest.licence}"
+
+
+def fim_form(manifest: ModelManifest, folder: Path) -> FimForm | None:
+    """What the manifest declares, else what the weights say."""
+    if manifest.fim is not None or manifest.format != "gguf" or manifest.kind != "chat":
+        return manifest.fim
+    return fim.of_gguf(folder / manifest.weights)
+
+
+def sees_images(folder: Path) -> bool:
+    """Whether the model's own configuration (`config.json` of Transformers) has a vision part."""
+    try:
+        with (folder / "config.json").open("rb") as f:
+            read = msgspec.json.decode(f.read(MODEL_CONFIG_BYTES_MAX))
+    except (FileNotFoundError, msgspec.DecodeError, RecursionError):
+        return False
+    return isinstance(read, dict) and isinstance(read.get("vision_config"), dict)
 
 
 def replica_names(services: dict[str, ServiceEntry]) -> dict[str, tuple[str, ...]]:

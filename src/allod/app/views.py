@@ -23,7 +23,7 @@ def services(plan: Plan, states: Mapping[str, ReplicaState]) -> tuple[ServiceVie
     known = dict(states)
     for failed in plan.unreachable:
         known[failed.model] = ReplicaState(id=failed.model, state="failed", reason=_why(failed))
-    running = [_service(s, plan.origins.get(s.model, "unknown"), known) for s in plan.services.values()]
+    running = [_service(s, plan, known) for s in plan.services.values()]
     return tuple(running + [_failed(f) for f in plan.failed])
 
 
@@ -86,14 +86,16 @@ def circuits(counters: Sequence[Mapping[str, object]], plan: Plan) -> dict[str, 
     return health
 
 
-def _service(service: ServiceEntry, origin: str, states: Mapping[str, ReplicaState]) -> ServiceView:
+def _service(service: ServiceEntry, plan: Plan, states: Mapping[str, ReplicaState]) -> ServiceView:
     return ServiceView(
         model=service.model,
         kind=service.kind,
         aliases=service.aliases,
         context_tokens=service.context_tokens,
         test_model=service.test_model,
-        origin=origin,
+        origin=plan.origins.get(service.model, "unknown"),
+        fim=plan.fim.get(service.model),
+        vision=service.model in plan.vision,
         replicas=tuple(_replica(r, states.get(r.id, _UNSEEN)) for r in service.replicas),
     )
 

@@ -9,13 +9,16 @@ Source: the GGUF specification, version 3 (little-endian; version 2 differs in n
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
 from allod.errors import Unprocessable
 from allod.limits import GGUF_HEADER_BYTES_MAX, GGUF_KEYS_MAX, GGUF_TENSORS_MAX
+
+T = TypeVar("T")
 
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
@@ -108,8 +111,8 @@ class _Reader:
             raise ValueError("holds an unreasonably long string")
         return self.take(length).decode(errors="replace")
 
-    def value(self, kind: int) -> Any:
-        """A scalar or string; None for an array, which is skipped."""
+    def value(self, kind: int, keep: dict[int, str] | None = None) -> Any:
+        """A scalar or string; None for an array, which is skipped but for the texts that `keep` asks for."""
         if kind == _STRING:
             return self.text()
         if kind in _SCALARS:
@@ -122,14 +125,18 @@ class _Reader:
         elif inner == _STRING:
             if count * 8 > self._end - self.at:
                 raise ValueError("ends inside its header")
-            for _ in range(count):
-                self.skip(self.number("<Q"))
+            for place in range(count):
+                if keep is not None and place in keep:
+                    keep[place] = self.text()
+                else:
+                    self.skip(self.number("<Q"))
         else:
             raise ValueError(f"holds an array of unknown type {inner}")
         return None
 
 
-def _read(r: _Reader, size: int) -> GgufHeader:
+def _counts(r: _Reader) -> tuple[int, int, int]:
+    """Version, tensors and keys."""
     if r.take(4) != _MAGIC:
         raise ValueError("does not begin with GGUF")
     version = r.number("<I")
@@ -138,6 +145,11 @@ def _read(r: _Reader, size: int) -> GgufHeader:
     tensors, keys = r.number("<Q"), r.number("<Q")
     if tensors > GGUF_TENSORS_MAX or keys > GGUF_KEYS_MAX:
         raise ValueError(f"announces {tensors} tensors and {keys} keys")
+    return version, tensors, keys
+
+
+def _read(r: _Reader, size: int) -> GgufHeader:
+    version, tensors, keys = _counts(r)
     scalars: dict[str, Any] = {}
     for _ in range(keys):
         key = r.text()
@@ -169,12 +181,35 @@ def _read(r: _Reader, size: int) -> GgufHeader:
     return GgufHeader(version=version, tensors=tensors, scalars=scalars, data_end=data_end)
 
 
+def _texts(r: _Reader, key: str, places: frozenset[int]) -> dict[int, str]:
+    _version, _tensors, keys = _counts(r)
+    for _ in range(keys):
+        name = r.text()
+        kept = dict.fromkeys(places, "")
+        r.value(r.number("<I"), kept)
+        if name == key:
+            return {place: text for place, text in kept.items() if text}
+    return {}
+
+
 def read(path: Path) -> GgufHeader:
     """The header of a GGUF file. Raises Unprocessable `model.gguf-malformed`, and OSError as `open` does."""
+    return _opened(path, _read)
+
+
+def array_texts(path: Path, key: str, places: frozenset[int]) -> dict[int, str]:
+    """The texts at `places` of the array of strings called `key`; what is not there is left out.
+
+    Raises as `read` does.
+    """
+    return _opened(path, lambda r, _size: _texts(r, key, places))
+
+
+def _opened(path: Path, reading: Callable[[_Reader, int], T]) -> T:
     size = path.stat().st_size
     with path.open("rb") as f:
         try:
-            return _read(_Reader(f, size), size)
+            return reading(_Reader(f, size), size)
         except (ValueError, struct.error, OverflowError) as e:
             raise Unprocessable(
                 "model.gguf-malformed",

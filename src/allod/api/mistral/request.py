@@ -13,8 +13,8 @@ import msgspec
 from allod import limits
 from allod.api.mistral import messages
 from allod.api.mistral.messages import AssistantMessage, Message, OpenAI, SystemMessage
-from allod.api.ports import FimForm
 from allod.api.problems import Invalid, invalid
+from allod.models.fim import FimForm
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
