@@ -239,7 +239,7 @@ def test_openai_models(outside: Outside) -> None:
     cards = {m.id: m for m in outside.openai.models.list()}
     assert set(cards) == {OCR, CHAT, EMBED, GPU}
     assert outside.openai.models.retrieve(CHAT).owned_by == "allod"
-    assert cards[CHAT].max_context_length == 4096  # type: ignore[attr-defined]
+    assert cards[CHAT].max_context_length == 3072  # type: ignore[attr-defined]
     with pytest.raises(openai.NotFoundError, match=f"did you mean '{CHAT}'"):
         outside.openai.models.retrieve("allod-test-modle")
     with pytest.raises(openai.NotFoundError, match=f"Did you mean '{CHAT}'") as unknown:
@@ -277,7 +277,7 @@ def test_a_key_that_is_no_longer_or_never_was_one(outside: Outside) -> None:
 
 @pytest.mark.parametrize("model", [CHAT, GPU])
 def test_a_stream_that_is_left_stops_its_engine(outside: Outside, model: str) -> None:
-    ask: dict[str, Any] = {"model": model, "messages": HELLO, "stream": True, "max_tokens": 4000}
+    ask: dict[str, Any] = {"model": model, "messages": HELLO, "stream": True, "max_tokens": 3000}
     for _ in range(3):  # more than the engine's slots
         stream = outside.openai.chat.completions.create(**ask, extra_body={"ignore_eos": True})
         next(stream)
@@ -292,7 +292,7 @@ def test_a_stream_that_is_left_stops_its_engine(outside: Outside, model: str) ->
     statement = outside.last(outcome="cancelled")
     assert statement["attempts"][0]["outcome"] == "cancelled"
     assert statement["usage"]["source"] == "estimated"
-    assert 0 < statement["usage"]["output_tokens"] < 4000
+    assert 0 < statement["usage"]["output_tokens"] < 3000
 
 
 # --- Mistral ------------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def test_mistral_models_and_what_it_is_refused(outside: Outside) -> None:
     cards = {card.id: card for card in outside.mistral.models.list().data or []}
     assert set(cards) == {OCR, CHAT, EMBED, GPU}
     assert cards[OCR].capabilities.ocr
-    assert outside.mistral.models.retrieve(model_id=CHAT).max_context_length == 4096
+    assert outside.mistral.models.retrieve(model_id=CHAT).max_context_length == 3072
     before = len(outside.receipts)
     with pytest.raises(HTTPValidationError, match="fill-in-the-middle"):
         outside.mistral.fim.complete(model=CHAT, prompt="def f(", suffix="return 1")

@@ -25,7 +25,7 @@ GPU = "ministral-3-8b"  # a name whose family vLLM has a tool parser for
 _FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
 _SERVICES = {
     OCR: 'engine = "ocr"\nrapidocr = false\nlanguages = ["eng"]',
-    CHAT: 'engine = "llm"\ncontext_tokens = 4096\nparallel = 2',
+    CHAT: 'engine = "llm"\ncontext_tokens = 3072\nparallel = 2',
     EMBED: 'engine = "embeddings"\nthreads = 1',
 }
 

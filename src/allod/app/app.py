@@ -46,7 +46,9 @@ from allod.identity.rows import KeyRow, ProjectRow
 from allod.identity.store import IdentityStore
 from allod.ledger.log import Log
 from allod.policy.decide import Decider
-from allod.policy.decision import Ask, Decision
+from allod.policy.decision import Ask
+from allod.policy.explain import Explanation
+from allod.policy.explain import explain as explain_policy
 from allod.policy.pack import Pack
 from allod.policy.pack import load as load_policy
 from allod.runtime.sandbox import probe
@@ -117,7 +119,7 @@ class App:
         with contextlib.suppress(AllodError):
             self._snapshot = snapshots.read(self._snapshot_file)
         first_key = await self._open_database()
-        await self.reload()
+        await self._reload()
         self._tasks = [
             asyncio.create_task(self._watch_the_database()),
             asyncio.create_task(self._witnesses.run()),
@@ -187,7 +189,15 @@ class App:
     # --- what the fronts decide by ----------------------------------------------------------------------
 
     async def reload(self) -> int:
-        """Reads configuration, policy and site files again. On any error the old rules stay in force."""
+        """Reads configuration, policy and site files again, and returns once every front decides by them.
+
+        On any error the old rules stay in force.
+        """
+        version = await self._reload()
+        await self._fronts.acknowledged(version, within_s=REVOKE_WITHIN_S)
+        return version
+
+    async def _reload(self) -> int:
         try:
             config = load_config(self._home)
             rules = await asyncio.to_thread(_read_rules, config, self._home)
@@ -279,14 +289,15 @@ class App:
         circuits = views.circuits(self._fronts.counters(), rules.plan)
         return views.sites(rules.sites, rules.plan, rules.decider, circuits, self._clock)
 
-    async def explain(self, ask: Ask) -> Decision:
+    async def explain(self, ask: Ask, language: str = "en") -> Explanation:
         """Over the sites that serve the model; over all of them where no model is named."""
         rules = self._require_rules()
         service = next((s for s in rules.plan.services.values() if ask.model in (s.model, *s.aliases)), None)
         if ask.model and service is None:
             raise _unknown_model(ask.model, rules.plan)
         names = [r.site for r in service.replicas] if service else list(rules.sites)
-        return rules.decider.decide(ask, [rules.sites[n] for n in dict.fromkeys(names)], self._clock.now_us())
+        offered = [rules.sites[n] for n in dict.fromkeys(names)]
+        return explain_policy(rules.decider, ask, offered, self._clock.now_us(), language)
 
     def _require_rules(self) -> _Rules:
         if self._rules is None:

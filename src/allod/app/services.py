@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from allod import __version__
+from allod import __version__, digest
 from allod.config import Config, EmbeddingsService, Home, LlmService, OcrService, Service, VllmService
 from allod.engines.launch import LaunchSpec
-from allod.engines.llm.spec import llm_spec, threads_for
+from allod.engines.llm.spec import context_of, llm_spec, threads_for
 from allod.engines.ocr.identity import ocr_identity
 from allod.engines.ocr.spec import ocr_spec
 from allod.engines.provider.config import ProviderConfig
@@ -127,7 +127,7 @@ class _Building:
                 kind=service.kind,
                 replicas=entries,
                 aliases=service.aliases + (manifest.aliases if manifest else ()),
-                context_tokens=manifest.context_tokens if manifest else None,
+                context_tokens=_context(service, manifest) if manifest else None,
                 test_model=manifest.test_model if manifest else False,
             ),
             origin,
@@ -176,9 +176,7 @@ class _Building:
             key=provider.key,
             models={m.name: m.upstream for m in provider.models},
         )
-        config_path = self._home.run / "egress" / f"{name}.json"
-        config_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config_path.write_bytes(config_bytes(egress))
+        config_path = _write_config(self._home.run / "egress" / name, config_bytes(egress))
         try:
             self.specs.append(
                 provider_spec(
@@ -224,6 +222,26 @@ class _Building:
             self.services[service.model] = msgspec.structs.replace(
                 known, replicas=known.replicas + service.replicas
             )
+
+
+def _write_config(folder: Path, content: bytes) -> Path:
+    """The only file of `folder`, named by its content: a changed site is another command line, and so another
+    process.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{digest.of(content).removeprefix('sha256:')[:16]}.json"
+    for other in folder.iterdir():
+        if other != path:
+            other.unlink()
+    path.write_bytes(content)
+    return path
+
+
+def _context(service: Service, manifest: ModelManifest) -> int | None:
+    """What clients are told that the model takes: what its engine is started with."""
+    if isinstance(service, VllmService):
+        return service.context_tokens or manifest.context_tokens
+    return context_of(manifest, service.context_tokens if isinstance(service, LlmService) else None)
 
 
 def describe_origin(manifest: ModelManifest) -> str:

@@ -43,6 +43,11 @@ def threads_for(cores: int, replicas: int = 1) -> int:
     return max(1, (cores - 1) // max(1, replicas))
 
 
+def context_of(model: ModelManifest, wanted: int | None) -> int:
+    """Tokens of context that one request has: what is wanted, or what the model was made for up to 8192."""
+    return wanted or min(model.context_tokens or 4096, 8192)
+
+
 def llm_spec(
     model: ModelManifest,
     *,
@@ -66,7 +71,7 @@ def llm_spec(
         )
     weights = folder / model.weights
     socket = run_dir / "http.sock"
-    context = context_tokens or min(model.context_tokens or 4096, 8192)
+    context = context_of(model, context_tokens)
     argv = [
         str(python or sys.executable), "-m", "allod.engines.llm", "--socket", str(socket),
         "--model", str(weights), "--alias", model.name, "--ctx", str(context),
