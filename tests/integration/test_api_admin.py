@@ -22,6 +22,7 @@ from small_node import OTHERS_RECEIPT, RECEIPT
 
 from allod.api import ports, wire
 from allod.api.apps import admin_app, public_app
+from allod.policy.explain import Explanation
 
 EVERYONE = ("owner", "admin", "auditor", "developer", "service", "other")
 
@@ -157,9 +158,18 @@ async def test_the_operator_does_everything_over_its_socket(
     assert len((await operator.get("/admin/v1/exchanges?limit=10")).json()) == 2
     assert [e["index"] for e in (await operator.get("/admin/v1/exchanges?limit=10&before=1")).json()] == [0]
     assert (await operator.get("/admin/v1/exchanges?limit=0")).status_code == 400
-    ask = {"project": "claims", "action": "chat", "model": "tiny", "data_class": "restricted"}
+    ask = {
+        "project": "claims",
+        "action": "chat",
+        "model": "tiny",
+        "data_class": "restricted",
+        "language": "fr",
+    }
     answer = (await operator.post("/admin/v1/policy/explain", json=ask)).json()
-    assert [verdict["allowed"] for verdict in answer["verdicts"]] == [False]
+    told = msgspec.convert(answer, Explanation)
+    assert [site.allowed for site in told.sites] == [False]
+    assert told.sites[0].rules[0].reason == "Parce que."
+    assert [fact.name for fact in told.sites[0].facts if fact.expired] == ["transfer_basis"]
     made = (await operator.post("/admin/v1/keys", json=NEW_KEY)).json()
     assert (await node.authenticate(made["secret"])).project == "claims"
     view = msgspec.json.decode(

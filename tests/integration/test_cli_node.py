@@ -106,10 +106,20 @@ def test_a_decision_is_explained(node: Node) -> None:
         "policy", "explain", "--model", "vectors", "--class", "internal", "--project", "claims"
     )
     assert text.splitlines()[0] == "developer of claims asks vectors to embed (internal):"
-    assert "here: may" in text
+    assert "here: may\n  small: Because.\n" in text
+    assert "law: Art. 0" in text
+    facts = [line.split() for line in text.splitlines() if line.startswith("    ")]
+    assert facts[1:] == [
+        ["operator", "ACME", "contract", "7,", "2026-11-01"],
+        ["storage_countries", "unknown"],
+        ["transfer_basis", "unknown", "expired", "2026-11-20;", "contract", "7,", "2026-11-01"],
+    ]
+    german, _ = node.run("policy", "explain", "--model", "vectors", "--class", "public", "--language", "de")
+    assert "small: Darum." in german
     said = node.json("policy", "explain", "--model", "tiny", "--class", "restricted", "--project", "claims")
     assert said["allowed"] is False
-    assert said["verdicts"][0]["rules"] == ["small"]
+    assert said["sites"][0]["rules"][0]["id"] == "small"
+    assert said["sites"][0]["facts"][1]["known"] is False
 
 
 def test_receipts_are_listed_shown_and_exported(node: Node, tmp_path: Path) -> None:

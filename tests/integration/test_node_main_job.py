@@ -114,10 +114,11 @@ def test_the_first_key_administers_and_an_auditor_calls_no_model(node: RunningNo
 
 def test_policy_explain_says_where_and_why(node: RunningNode) -> None:
     told = node.cli("policy", "explain", "--model", ELSEWHERE, "--class", "restricted")
-    assert not any(v["allowed"] for v in told["verdicts"])
-    assert all(v["reasons"] for v in told["verdicts"])
+    assert not any(s["allowed"] for s in told["sites"])
+    assert all(rule["reason"] for s in told["sites"] for rule in s["rules"])
+    assert any(fact["source"] and fact["date"] for s in told["sites"] for fact in s["facts"] if fact["known"])
     here = node.cli("policy", "explain", "--model", "allod-ocr", "--class", "restricted")
-    assert [v["site"] for v in here["verdicts"] if v["allowed"]] == ["local"]
+    assert [s["site"] for s in here["sites"] if s["allowed"]] == ["local"]
 
 
 def test_a_broken_policy_is_refused_and_the_old_one_stays_in_force(node: RunningNode) -> None:

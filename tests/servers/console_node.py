@@ -37,7 +37,8 @@ from allod.console import console_app
 from allod.errors import NotFound, Unauthenticated
 from allod.identity.caller import Caller, Role
 from allod.ledger.statement import Attempt, Energy, Refusal, Statement, Usage, encode
-from allod.policy.decision import Ask, DataClass, Decision, Verdict
+from allod.policy.decision import Ask, DataClass
+from allod.policy.explain import Explanation, RuleLine, SiteExplanation
 from allod.sites.facts import Fact, Site
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>window.pwned=1</script>{{7*7}}"
@@ -349,15 +350,17 @@ class ConsoleNode:
             ),
         )
 
-    async def explain(self, ask: Ask) -> Decision:
-        def verdict(v: SiteView) -> Verdict:
+    async def explain(self, ask: Ask, language: str = "en") -> Explanation:
+        def told(v: SiteView) -> SiteExplanation:
             may = v.may[ask.data_class.label]
-            rules = ("inside-the-union",) if may else ("restricted-stays-home",)
-            return Verdict(
-                site=v.site.name, allowed=may, rules=rules, reasons=v.why_not.get(ask.data_class.label, ())
-            )
+            reasons = v.why_not.get(ask.data_class.label, ()) or ("Inside the Union.",)
+            rule = "inside-the-union" if may else "restricted-stays-home"
+            effect = "permit" if may else "forbid"
+            rules = tuple(RuleLine(id=rule, effect=effect, reason=r, law="GDPR Art. 44") for r in reasons)
+            return SiteExplanation(site=v.site.name, local=v.site.local, allowed=may, rules=rules, facts=())
 
-        return Decision(policy=POLICY, verdicts=tuple(verdict(v) for v in sites()[:5]), valid_until_us=2**62)
+        offered = tuple(told(v) for v in sites()[:5])
+        return Explanation(ask=ask, policy=POLICY, sites=offered, valid_until_us=2**62)
 
     async def authenticate(self, presented: str) -> Caller:
         caller = KEYS.get(presented)

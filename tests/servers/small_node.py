@@ -43,7 +43,8 @@ from allod.errors import NotFound, Unauthenticated
 from allod.identity.caller import Caller, Role
 from allod.ledger.statement import Statement, encode
 from allod.models.fim import FimForm
-from allod.policy.decision import Ask, DataClass, Decision, Verdict
+from allod.policy.decision import Ask, DataClass
+from allod.policy.explain import Explanation, FactLine, RuleLine, SiteExplanation
 
 OPERATOR = Caller(key_id="local", organisation="acme", project="claims", role=Role.OWNER)
 _PROCESSES: dict[Path, subprocess.Popen[bytes]] = {}
@@ -163,10 +164,31 @@ class SmallNode:
     async def sites(self) -> list[SiteView]:
         return []
 
-    async def explain(self, ask: Ask) -> Decision:
+    async def explain(self, ask: Ask, language: str = "en") -> Explanation:
         allowed = ask.data_class < DataClass.RESTRICTED
-        verdict = Verdict(site="here", allowed=allowed, rules=("small",))
-        return Decision(policy="00", verdicts=(verdict,), valid_until_us=2**60)
+        rule = RuleLine(
+            id="small",
+            effect="permit" if allowed else "forbid",
+            reason={"fr": "Parce que.", "de": "Darum."}.get(language, "Because."),
+            language=language,
+            law="Art. 0",
+            facts=("operator", "storage_countries", "transfer_basis"),
+        )
+        source = {"source": "contract 7", "date": "2026-11-01"}
+        facts = (
+            FactLine(name="operator", value="ACME", known=True, **source),
+            FactLine(name="storage_countries", value="unknown", known=False),
+            FactLine(
+                name="transfer_basis",
+                value="unknown",
+                known=False,
+                expired=True,
+                expires="2026-11-20",
+                **source,
+            ),
+        )
+        here = SiteExplanation(site="here", local=False, allowed=allowed, rules=(rule,), facts=facts)
+        return Explanation(ask=ask, policy="00", sites=(here,), valid_until_us=2**60)
 
     async def exchanges(
         self, *, organisation: str | None, project: str | None, limit: int, before: int | None = None

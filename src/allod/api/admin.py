@@ -54,7 +54,7 @@ async def explain(request: Request) -> Response:
         data_class=values.data_class(wanted.data_class),
         categories=values.categories(wanted.categories),
     )
-    return wire.json_response(await _node(request).explain(ask))
+    return wire.json_response(await _node(request).explain(ask, wanted.language))
 
 
 async def reload(request: Request) -> Response:

@@ -37,6 +37,7 @@ class Explain(_Body, frozen=True):
     categories: list[str] = []
     organisation: Name | None = None
     role: Role | None = None
+    language: Literal["en", "fr", "de"] = "en"  # of the reasons, where the rules are written in it
 
 
 class NewKeyOf(_Body, frozen=True):

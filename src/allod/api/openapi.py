@@ -14,7 +14,7 @@ import allod
 from allod import limits
 from allod.api import admin, ports, receipts, wire
 from allod.api import admin_values as values
-from allod.policy.decision import Decision
+from allod.policy.explain import Explanation
 
 PREFIX = "/admin/v1"
 _REF = "#/components/schemas/{name}"
@@ -59,10 +59,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         method="POST",
         path="/policy/explain",
-        summary="Which sites the rules allow, which not, and why",
+        summary="Which sites the rules allow, which not, by which rules and facts",
         handler=admin.explain,
         body=values.Explain,
-        answer=Decision,
+        answer=Explanation,
     ),
     Endpoint(
         method="POST",

@@ -14,7 +14,8 @@ import msgspec
 from allod.identity.caller import Caller, Role
 from allod.ledger.statement import Statement
 from allod.models.fim import FimForm
-from allod.policy.decision import Ask, DataClass, Decision
+from allod.policy.decision import Ask, DataClass
+from allod.policy.explain import Explanation
 from allod.sites.facts import Site
 
 
@@ -146,7 +147,10 @@ ReceiptFormat = Literal["tlog-proof", "cose", "json"]
 class NodePort(Protocol):
     async def status(self) -> NodeStatus: ...
     async def sites(self) -> list[SiteView]: ...
-    async def explain(self, ask: Ask) -> Decision: ...
+    async def explain(self, ask: Ask, language: str = "en") -> Explanation:
+        """The decision over the sites that serve the model, with the facts that mattered. NotFound."""
+        ...
+
     async def exchanges(
         self, *, organisation: str | None, project: str | None, limit: int, before: int | None = None
     ) -> list[ExchangeView]: ...

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _CALLER = msgspec.json.Decoder(Caller)
 
 
-class ClientGone(Exception):  # noqa: N818 - an event, not a mistake
+class ClientGone(Exception):  # an event, not a mistake
     """The client closed its side; nobody reads what would be answered."""
 
 

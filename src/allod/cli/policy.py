@@ -8,11 +8,12 @@ from typing import Any
 
 from allod.api.ports import NodeStatus
 from allod.cli.admin import Admin
-from allod.cli.output import Out, as_mapping, moment, table, wrapped
+from allod.cli.output import Out, as_mapping, fields, moment, table, wrapped
 from allod.cli.parser import Verbs, home_of
 from allod.identity.caller import Role
 from allod.policy import pack, rules
-from allod.policy.decision import CATEGORIES, DataClass, Decision
+from allod.policy.decision import CATEGORIES, DataClass
+from allod.policy.explain import Explanation, FactLine, SiteExplanation
 
 _ACTIONS = ("chat", "complete", "embed", "ocr", "fim")
 _ACTION_OF_KIND = {"chat": "chat", "embed": "embed", "ocr": "ocr"}
@@ -37,6 +38,12 @@ def register(verbs: Verbs) -> None:
     explain.add_argument(
         "--category", action="append", choices=sorted(CATEGORIES), default=[], help="may be repeated"
     )
+    explain.add_argument(
+        "--language",
+        choices=rules.LANGUAGES,
+        default="en",
+        help="of the reasons, where written (default: en)",
+    )
     check = under.add("check", "whether the rules are valid; works without a node", _check)
     check.add_argument("folder", nargs="?", type=Path, help="where they are (default: the home's policy)")
     show = under.add("show", "print the rules; works without a node", _show)
@@ -57,32 +64,45 @@ def _explain(args: argparse.Namespace, out: Out) -> int:
         "model": args.model,
         "data_class": args.data_class,
         "categories": args.category,
+        "language": args.language,
     }
-    decision = admin.post("/admin/v1/policy/explain", Decision, body)
+    told = admin.post("/admin/v1/policy/explain", Explanation, body)
     carries = ", ".join([args.data_class, *args.category])
     lines = [f"{args.role} of {args.project} asks {args.model} to {action} ({carries}):", ""]
-    for verdict in decision.verdicts:
-        word = out.paint("may", "green") if verdict.allowed else out.paint("may not", "red")
-        lines.append(f"{verdict.site}: {word}")
-        for rule, reason in _paired(verdict.rules, verdict.reasons):
-            lines += wrapped(f"{rule}: {reason}" if reason else rule, "  ")
-        lines += [f"  error: {e}" for e in verdict.errors]
-    if not decision.verdicts:
+    for site in told.sites:
+        lines += _site(site, out)
+    if not told.sites:
         lines.append("no site serves that model: allod sites ls")
-    until = moment(decision.valid_until_us)
-    lines += ["", f"by policy {decision.policy[:19]}{'' if until == 'never' else f', until {until}'}"]
-    out.result(as_mapping(decision) | {"allowed": decision.allowed}, lines)
+    until = moment(told.valid_until_us)
+    lines += ["", f"by policy {told.policy[:19]}{'' if until == 'never' else f', until {until}'}"]
+    out.result(as_mapping(told) | {"allowed": told.allowed}, lines)
     return 0
+
+
+def _site(site: SiteExplanation, out: Out) -> list[str]:
+    lines = [f"{site.site}: {out.paint('may', 'green') if site.allowed else out.paint('may not', 'red')}"]
+    for rule in site.rules:
+        lines += wrapped(f"{rule.id}: {rule.reason}", "  ")
+        lines += wrapped(f"law: {rule.law}", "    ") if rule.law else []
+    lines += [f"  error: {e}" for e in site.errors]
+    if site.facts:
+        lines.append("  facts that mattered:")
+        lines += [f"    {line}" for line in fields([(f.name, _fact(f)) for f in site.facts])]
+    return lines
+
+
+def _fact(fact: FactLine) -> str:
+    """`FR, US  contract 7, 2026-11-01`; what is not known, or not any more, says so."""
+    origin = ", ".join(word for word in (fact.source, fact.date) if word)
+    if fact.expired:
+        origin = f"expired {fact.expires}" + (f"; {origin}" if origin else "")
+    return f"{fact.value}  {origin}".rstrip()
 
 
 def _action_of(admin: Admin, model: str) -> str:
     services = admin.get("/admin/v1/status", NodeStatus).services
     kind = next((s.kind for s in services if model in (s.model, *s.aliases)), "chat")
     return _ACTION_OF_KIND[kind]
-
-
-def _paired(names: tuple[str, ...], reasons: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [(name, reasons[i] if i < len(reasons) else "") for i, name in enumerate(names)]
 
 
 def _check(args: argparse.Namespace, out: Out) -> int:

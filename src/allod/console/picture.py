@@ -13,7 +13,7 @@ import msgspec
 
 from allod.console.i18n import N_, Catalogue
 from allod.ledger.statement import Attempt, Statement
-from allod.policy.decision import Decision
+from allod.policy.explain import Explanation, RuleLine, SiteExplanation
 
 State = Literal["done", "stopped", "skipped", "waiting", "failed"]
 BranchState = Literal["used", "tried", "allowed", "refused"]
@@ -50,7 +50,7 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
     site: str
     state: BranchState
     rules: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[RuleLine, ...] = ()  # what those rules say; empty where nobody can tell any more
     attempts: tuple[Attempt, ...] = ()
 
 
@@ -101,10 +101,10 @@ class Picture(msgspec.Struct, frozen=True):
     drawing: Drawing
 
 
-def branches_of(statement: Statement, decision: Decision | None) -> tuple[Branch, ...]:
-    """The fork. `decision` adds reasons and permitted sites, where it was made under the receipt's policy."""
-    same_rules = decision is not None and decision.policy == statement.policy
-    verdicts = {v.site: v for v in decision.verdicts} if decision and same_rules else {}
+def branches_of(statement: Statement, told: Explanation | None) -> tuple[Branch, ...]:
+    """The fork. `told` adds reasons and permitted sites, where it was made under the receipt's policy."""
+    same_rules = told is not None and told.policy == statement.policy
+    verdicts = {v.site: v for v in told.sites} if told and same_rules else {}
     found: dict[str, Branch] = {}
     for attempt in statement.attempts:
         before = found[attempt.site].attempts if attempt.site in found else ()
@@ -114,7 +114,7 @@ def branches_of(statement: Statement, decision: Decision | None) -> tuple[Branch
             site=attempt.site,
             state="used" if used else "tried",
             rules=statement.rules,
-            reasons=verdict.reasons if verdict and verdict.allowed else (),
+            reasons=verdict.rules if verdict and verdict.allowed else (),
             attempts=(*before, attempt),
         )
     if statement.site and statement.site not in found:
@@ -122,17 +122,21 @@ def branches_of(statement: Statement, decision: Decision | None) -> tuple[Branch
     for verdict in verdicts.values():
         if statement.decision == "allow" and verdict.allowed and verdict.site not in found:
             found[verdict.site] = Branch(
-                site=verdict.site, state="allowed", rules=verdict.rules, reasons=verdict.reasons
+                site=verdict.site, state="allowed", rules=_names(verdict), reasons=verdict.rules
             )
     for refusal in statement.refused:
         if refusal.site not in found:
             verdict = verdicts.get(refusal.site)
-            reasons = verdict.reasons if verdict and not verdict.allowed else ()
+            reasons = verdict.rules if verdict and not verdict.allowed else ()
             found[refusal.site] = Branch(
                 site=refusal.site, state="refused", rules=refusal.rules, reasons=reasons
             )
     order = ("used", "tried", "allowed", "refused")
     return tuple(sorted(found.values(), key=lambda b: order.index(b.state)))
+
+
+def _names(verdict: SiteExplanation) -> tuple[str, ...]:
+    return tuple(rule.id for rule in verdict.rules)
 
 
 def stages_of(statement: Statement, index: int | None, c: Catalogue) -> tuple[Stage, ...]:
@@ -272,10 +276,10 @@ def summary_of(s: Statement, c: Catalogue) -> str:
             return c(N_("Failed after %(duration)s (HTTP %(status)s)."), duration=took, status=s.status)
 
 
-def draw(statement: Statement, index: int | None, decision: Decision | None, c: Catalogue) -> Picture:
+def draw(statement: Statement, index: int | None, told: Explanation | None, c: Catalogue) -> Picture:
     """The whole picture of one exchange; `index` None while the receipt waits for its place in the ledger."""
     stages = stages_of(statement, index, c)
-    branches = branches_of(statement, decision)
+    branches = branches_of(statement, told)
     return Picture(
         outcome=statement.outcome,
         summary=summary_of(statement, c),

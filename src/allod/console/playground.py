@@ -20,7 +20,8 @@ from allod.console import picture
 from allod.console.session import Session
 from allod.console.shell import Shell
 from allod.errors import AllodError, TooLarge, Usage
-from allod.policy.decision import CATEGORIES, Ask, DataClass, Decision
+from allod.policy.decision import CATEGORIES, Ask, DataClass
+from allod.policy.explain import Explanation
 
 ANSWER_BYTES_MAX = 32 * limits.MIB  # a thousand pages of Markdown fit several times
 TOKENS_DEFAULT = 256
@@ -135,10 +136,13 @@ class Playground:
             view = await self._node.receipt(receipt_id)
         except AllodError:
             return None  # durable but not in the tree yet; the page links to it
-        decision = await self._decision(session, view, action)
-        return picture.draw(view.statement, view.index, decision, self._shell.catalogue(request))
+        c = self._shell.catalogue(request)
+        told = await self._explanation(session, view, action, c.language)
+        return picture.draw(view.statement, view.index, told, c)
 
-    async def _decision(self, session: Session, view: ReceiptView, action: str) -> Decision | None:
+    async def _explanation(
+        self, session: Session, view: ReceiptView, action: str, language: str
+    ) -> Explanation | None:
         """The reasons behind the rules the receipt names, asked again; None where the policy cannot say."""
         caller, s = session.caller, view.statement
         try:
@@ -151,7 +155,7 @@ class Playground:
                 data_class=DataClass.parse(s.data_class),
                 categories=frozenset(s.categories),
             )
-            return await self._node.explain(ask)
+            return await self._node.explain(ask, language)
         except AllodError:
             return None
 

@@ -40,7 +40,7 @@ HEADERS = {
 MAY_SEND = frozenset({Role.OWNER, Role.ADMIN, Role.DEVELOPER})
 
 
-class SignInNeeded(Exception):  # noqa: N818 - a detour, not an error
+class SignInNeeded(Exception):  # a detour, not an error
     """Raised by a page that only a signed-in caller may see."""
 
 

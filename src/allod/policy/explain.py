@@ -36,6 +36,7 @@ class RuleLine(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     effect: str  # permit | forbid | default-deny
     reason: str
+    language: str = "en"  # of the reason: English where the rule's author wrote no other
     law: str = ""
     facts: tuple[str, ...] = ()  # the facts it looks at
 
@@ -79,13 +80,7 @@ def explain(
 def _site(decider: Decider, site: Site, verdict: Verdict, now_us: int, language: str) -> SiteExplanation:
     effects = {rule.id: rule.effect for rule in decider.rules}
     rules = tuple(
-        RuleLine(
-            id=rule,
-            effect=effects.get(rule, DEFAULT_DENY),
-            reason=decider.reason(rule, language) or reason,
-            law=decider.law(rule),
-            facts=_facts_of(decider, rule),
-        )
+        _rule(decider, rule, effects.get(rule, DEFAULT_DENY), reason, language)
         for rule, reason in zip(verdict.rules, verdict.reasons, strict=True)
     )
     looked_at = {
@@ -100,6 +95,18 @@ def _site(decider: Decider, site: Site, verdict: Verdict, now_us: int, language:
         rules=rules,
         facts=tuple(_line(f, getattr(site, f), now_us) for f in attributes.FACTS if f in looked_at),
         errors=verdict.errors,
+    )
+
+
+def _rule(decider: Decider, rule: str, effect: str, english: str, language: str) -> RuleLine:
+    reason = decider.reason(rule, language) or english
+    return RuleLine(
+        id=rule,
+        effect=effect,
+        reason=reason,
+        language="en" if reason == english else language,
+        law=decider.law(rule),
+        facts=_facts_of(decider, rule),
     )
 
 

@@ -9,7 +9,8 @@ import msgspec
 
 from allod.console import i18n, picture, words
 from allod.ledger.statement import Attempt, Refusal, Statement, Usage
-from allod.policy.decision import Decision, Verdict
+from allod.policy.decision import Ask, DataClass
+from allod.policy.explain import Explanation, RuleLine, SiteExplanation
 
 EN = i18n.load()["en"]
 BASE = Statement(
@@ -80,18 +81,26 @@ def test_a_failover_shows_who_was_tried_before() -> None:
 
 
 def test_reasons_come_only_from_the_policy_that_decided() -> None:
-    verdicts = (
-        Verdict(site="here", allowed=True, rules=("inside",)),
-        Verdict(site="spare", allowed=True, rules=("inside",)),
-        Verdict(site="far", allowed=False, rules=("home",), reasons=("it must stay home",)),
+    inside = RuleLine(id="inside", effect="permit", reason="it stays inside")
+    home = RuleLine(id="home", effect="forbid", reason="it must stay home", law="Art. 9")
+    ask = Ask(
+        organisation="o", project="p", role="owner", action="chat", model="m", data_class=DataClass.PUBLIC
     )
-    now = Decision(policy="sha256:p", verdicts=verdicts, valid_until_us=0)
+    now = Explanation(
+        ask=ask,
+        policy="sha256:p",
+        valid_until_us=0,
+        sites=tuple(
+            SiteExplanation(site=name, local=False, allowed=rule is inside, rules=(rule,), facts=())
+            for name, rule in (("here", inside), ("spare", inside), ("far", home))
+        ),
+    )
     refused = msgspec.structs.replace(BASE, refused=(Refusal(rules=("home",), site="far"),))
     p = picture.draw(refused, 1, now, EN)
     assert [(b.site, b.state, b.reasons) for b in p.branches] == [
-        ("here", "used", ()),
-        ("spare", "allowed", ()),
-        ("far", "refused", ("it must stay home",)),
+        ("here", "used", (inside,)),
+        ("spare", "allowed", (inside,)),
+        ("far", "refused", (home,)),
     ]
     later = picture.draw(refused, 1, msgspec.structs.replace(now, policy="sha256:other"), EN)
     assert [(b.site, b.reasons) for b in later.branches] == [("here", ()), ("far", ())]

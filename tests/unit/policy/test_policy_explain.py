@@ -57,11 +57,16 @@ def test_it_agrees_with_the_decision_and_carries_its_digest():
     assert (found.policy, found.valid_until_us) == (decision.policy, decision.valid_until_us)
 
 
-def test_the_reader_chooses_the_language():
-    assert (
-        "entraîne"
-        in explain(DECIDER, ASK, [site("x", local=False, facts={})], NOW_US, "fr").sites[0].rules[0].reason
+def test_the_reader_chooses_the_language_and_is_told_which_it_is():
+    unknown = site("x", local=False, facts={})
+    rule = explain(DECIDER, ASK, [unknown], NOW_US, "fr").sites[0].rules[0]
+    assert "entraîne" in rule.reason
+    assert rule.language == "fr"
+    untranslated = Decider(
+        '@id("no") @reason("Not there.") forbid (principal, action, resource);', PACK.schema
     )
+    rule = explain(untranslated, ASK, [unknown], NOW_US, "fr").sites[0].rules[0]
+    assert (rule.reason, rule.language) == ("Not there.", "en")
 
 
 def test_a_default_deny_is_explained_too():
