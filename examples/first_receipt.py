@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def read_document(url: str, key: str, document: Path, model: str) -> tuple[str, 
             http_headers={"allod-data-class": "restricted"},
         )
     except SDKError as e:
-        raise RefusedError(e.message, e.headers.get("allod-receipt", "")) from e
+        raise RefusedError(json.loads(e.body)["message"], e.headers.get("allod-receipt", "")) from e
     return "\n".join(page.markdown for page in answer.pages), seen["allod-receipt"]
 
 
@@ -142,7 +143,7 @@ def read_forbidden(url: str, key: str, document: Path) -> str:
     try:
         read_document(url, key, document, FORBIDDEN_MODEL)
     except RefusedError as e:
-        print(f"   refused: {e}")
+        print(textwrap.fill(f"refused: {e}", 110, initial_indent="   ", subsequent_indent="     "))
         print(f"   receipt {e.receipt}")
         return e.receipt
     raise SystemExit("the document went where it must not go; this is a defect, please report it")
