@@ -204,12 +204,16 @@ class Exchange:
             self._send(connection)
 
     def _send(self, connection: Upstream) -> None:
-        replica, asked, record = self._replica, self._asked, self._record
+        replica, asked, record, plan = self._replica, self._asked, self._record, self._plan
         assert replica is not None
         assert asked is not None
         assert record is not None
+        assert plan is not None
         try:
-            body, strips = splice.prepare(self._body, asked, replica.entry.upstream_model)
+            # The instructions are those of the plan: after a reload the receipt still names what was sent.
+            body, strips = splice.prepare(
+                self._body, asked, replica.entry.upstream_model, plan.service.system_prompt
+            )
         except Problem as problem:
             connection.close()
             self._leave(replica)

@@ -61,6 +61,8 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None = None
     test_model: bool = False
     owned_by: str = "allod"
+    system_prompt: str = ""  # put before every conversation
+    instructions: dict[str, str] = {}  # replica id -> digest of the system prompt and chat template in force
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,10 @@
 """Edits of a request body that leave every other byte as the client wrote it.
 
-Two edits exist: another name in `model` (an alias, a provider's own name) and
-`stream_options.include_usage`, so that a stream is always metered. Both work on the JSON's structure, found
-by one scan over its tokens, never on text that may stand inside a prompt. A top-level key that is given
-twice is refused: two readers could choose differently, and one of them decides where the request may go.
+Three edits exist: another name in `model` (an alias, a provider's own name),
+`stream_options.include_usage`, so that a stream is always metered, and the service's system prompt as the
+first of `messages`. They work on the JSON's structure, found by one scan over its tokens, never on text that
+may stand inside a prompt. A top-level key that is given twice is refused: two readers could choose
+differently, and one of them decides where the request may go.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
 _USAGE_ON = b'"stream_options":{"include_usage":true},'
 
 
-def prepare(body: bytes, asked: Asked, upstream_model: str) -> tuple[bytes, bool]:
+def prepare(body: bytes, asked: Asked, upstream_model: str, system_prompt: str = "") -> tuple[bytes, bool]:
     """The bytes for the replica, and whether the stream's usage frame has to be taken out again.
 
-    Raises Problem `body.repeated-key`.
+    Raises Problem `body.repeated-key`, and `instructions.no-messages` where a system prompt has no place.
     """
     inject = bool(asked.stream) and not _includes_usage(asked)
     rename = asked.model != upstream_model
     first = body.find(b'"model"')
     plain = first >= 0 and body.rfind(b'"model"') == first  # one pass over the text, however long the prompt
-    if plain and not rename:
+    if plain and not rename and not system_prompt:
         if not inject:
             return body, False
         if asked.stream_options is msgspec.UNSET:
@@ -39,6 +40,8 @@ def prepare(body: bytes, asked: Asked, upstream_model: str) -> tuple[bytes, bool
     if rename:
         start, end = spans["model"]
         edits.append((start, end, msgspec.json.encode(upstream_model)))
+    if system_prompt:
+        edits.append(_instruct(body, spans, system_prompt))
     if inject:
         if "stream_options" in spans:
             start, end = spans["stream_options"]
@@ -54,6 +57,23 @@ def prepare(body: bytes, asked: Asked, upstream_model: str) -> tuple[bytes, bool
 def _includes_usage(asked: Asked) -> bool:
     options = asked.stream_options
     return isinstance(options, StreamOptions) and options.include_usage is True
+
+
+def _instruct(body: bytes, spans: dict[str, tuple[int, int]], system_prompt: str) -> tuple[int, int, bytes]:
+    """The edit that puts a system message before all others. What cannot carry one is not answered."""
+    start, end = spans.get("messages", (0, 0))
+    if body[start : start + 1] != b"[":
+        raise Problem(
+            400,
+            "instructions.no-messages",
+            "this model answers under instructions, which only a list of messages can carry",
+            param="messages",
+            hint="Send the request to /v1/chat/completions",
+        )
+    message = msgspec.json.encode({"role": "system", "content": system_prompt})
+    first = start + 1
+    more = bool(body[first : end - 1].strip(b" \t\r\n"))
+    return first, first, message + b"," if more else message
 
 
 def _with_usage(value: bytes) -> bytes:
