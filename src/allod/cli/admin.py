@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 class Admin:
-    """Raises NotReady `node.not-running`, and whatever error the node answers with."""
+    """Raises NotReady (`node.not-running`, `node.starting`, `node.restarting`) and the node's own errors."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -117,8 +117,7 @@ class Admin:
                 hint="run the command as the user that runs the node",
             ) from e
         except OSError as e:
-            home = f" (home {self._home.root})"
-            raise NotReady("node.not-running", f"no node is running{home}", hint="allod up") from e
+            raise _nobody(self._home) from e
         return connection
 
 
@@ -131,6 +130,21 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def _nobody(home: Home) -> NotReady:
+    """Why nobody answers on the admin socket."""
+    from allod.node import launcher  # costs time, and only an error pays it
+
+    if launcher.running_pid(home) is None:
+        return NotReady("node.not-running", f"no node is running (home {home.root})", hint="allod up")
+    if any(home.run.glob("front-*.sock")):
+        return NotReady(
+            "node.restarting",
+            "the control process is starting again; requests are still answered",
+            hint="try again in a moment; if it stays so, `allod doctor` says why",
+        )
+    return NotReady("node.starting", "the node is starting", hint="try again in a moment")
 
 
 def segment(text: str) -> str:

@@ -36,7 +36,17 @@ def _up(args: argparse.Namespace, out: Out) -> int:
         workers=args.workers,
         tls_self_signed=args.tls_self_signed,
         detach=args.detach,
+        tell=lambda ready, url: _tell(out, url, ready.admin_key, ready.unready),
     )
+
+
+def _tell(out: Out, url: str, admin_key: str | None, not_ready: list[str]) -> None:
+    lines = [f"admin key (shown once, keep it now): {admin_key}"] if admin_key else []
+    lines.append(f"allod is up: {url}   console: {url}/console")
+    shown_once = {"admin_key": admin_key} if admin_key else {}
+    out.result({"url": url, "console": f"{url}/console", **shown_once, "not_ready": not_ready}, lines)
+    for line in not_ready:
+        out.say(f"not ready yet: {line}")
 
 
 def _down(args: argparse.Namespace, out: Out) -> int:

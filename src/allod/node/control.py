@@ -82,7 +82,8 @@ async def run(home: Home, url: str, workers: int, ready_fd: int | None) -> None:
 
 
 def _print_first_key(secret: str) -> None:
-    print(f"admin key (shown once, keep it now): {secret}", flush=True)
+    """A key that comes late is talk: the launcher has said on stdout all that it says there."""
+    print(f"admin key (shown once, keep it now): {secret}", file=sys.stderr, flush=True)
 
 
 async def _report(app: App, fd: int, first_key: str | None) -> None:
@@ -119,6 +120,7 @@ def _public(app: App, session_key: bytes) -> Starlette:
     public = public_app(app)
     public.router.routes[:0] = [
         Route("/", _to_console),
+        Route("/console", _to_console),
         Mount("/console", console_app(app, session_key)),
     ]
     return public

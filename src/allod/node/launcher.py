@@ -39,9 +39,18 @@ class Ready(msgspec.Struct, frozen=True):
     unready: list[str] = []
 
 
-def up(home: Home, *, listen: str | None, workers: int | None, tls_self_signed: bool, detach: bool) -> int:
+def up(
+    home: Home,
+    *,
+    listen: str | None,
+    workers: int | None,
+    tls_self_signed: bool,
+    detach: bool,
+    tell: Callable[[Ready, str], None],
+) -> int:
     """Runs the node until SIGTERM or SIGINT; with `detach`, returns once it is ready.
 
+    `tell` is called once, in this process, as soon as it is ready, with what there is to say and the URL.
     Raises Usage `listen.invalid`, NotReady `node.running`, `node.port-taken`, `node.not-ready`.
     """
     config = load_config(home)
@@ -51,8 +60,8 @@ def up(home: Home, *, listen: str | None, workers: int | None, tls_self_signed: 
         address = _address(reserved)
         certificate = _certificate(home, config, address, self_signed=tls_self_signed)
         if detach and (ready_fd := _fork_away(home)) is not None:
-            return _report_detached(ready_fd)
-        say_ready = _pipe_to_parent if detach else _print_ready
+            return _report_detached(ready_fd, tell)
+        say_ready = _pipe_to_parent if detach else tell
         return _Launcher(home, address, workers or config.node.workers, certificate, say_ready).run(reserved)
     finally:
         os.close(lock)  # after a fork the child holds its own reference
@@ -70,6 +79,10 @@ def down(home: Home, *, grace_s: float = DRAIN_S + 10.0) -> int:
                 break
             time.sleep(_TICK_S)
     kill_recorded(home.run)
+    with contextlib.suppress(NotReady):  # somebody starts it again at this moment: the sockets are theirs
+        lock = _lock(home)
+        _remove_sockets(home)
+        os.close(lock)
     return 0
 
 
@@ -137,6 +150,7 @@ class _Launcher:
             # Fronts first: they finish what they carry while control still sequences their receipts.
             processes.stop(children[1:], grace_s=DRAIN_S)
             processes.stop(children[:1], grace_s=DRAIN_S)
+            _remove_sockets(self._home)
             reserved.close()
         return 0
 
@@ -205,12 +219,10 @@ def _say(text: str) -> None:
     print(f"allod: {text}", file=sys.stderr, flush=True)
 
 
-def _print_ready(ready: Ready, url: str) -> None:
-    if ready.admin_key:
-        print(f"admin key (shown once, keep it now): {ready.admin_key}")
-    print(f"allod is up: {url}   console: {url}/console", flush=True)
-    for line in ready.unready:
-        print(f"not ready yet: {line}", file=sys.stderr, flush=True)
+def _remove_sockets(home: Home) -> None:
+    """A socket file without a listener would only mislead. To be called by who holds the home's lock."""
+    for path in home.run.glob("*.sock"):
+        path.unlink(missing_ok=True)
 
 
 # --- the address -------------------------------------------------------------------------------------------
@@ -316,7 +328,7 @@ def _pipe_to_parent(ready: Ready, url: str) -> None:
     os.close(_parent_fd)
 
 
-def _report_detached(fd: int) -> int:
+def _report_detached(fd: int, tell: Callable[[Ready, str], None]) -> int:
     data = b""
     while chunk := os.read(fd, 65_536):
         data += chunk
@@ -326,5 +338,5 @@ def _report_detached(fd: int) -> int:
             "node.not-ready", "the node ended before it was ready", hint="the reason is in logs/node.log"
         )
     ready, url = msgspec.json.decode(data, type=tuple[Ready, str])
-    _print_ready(ready, url)
+    tell(ready, url)
     return 0

@@ -24,7 +24,9 @@ def home(tmp_path: Path) -> Home:
 
 
 def _up(home: Home, listen: str) -> int:
-    return launcher.up(home, listen=listen, workers=None, tls_self_signed=False, detach=False)
+    return launcher.up(
+        home, listen=listen, workers=None, tls_self_signed=False, detach=False, tell=lambda *_: None
+    )
 
 
 @pytest.mark.parametrize("listen", ["8080", "127.0.0.1", ":8080", "127.0.0.1:http", "127.0.0.1:70000"])
