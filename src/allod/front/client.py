@@ -287,7 +287,9 @@ class ClientConnection(asyncio.Protocol):
         elif b"authorization" in head.fields or b"x-api-key" in head.fields:
             raise worker.no_snapshot()
         secure = self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
-        self._handoff = Handoff(worker, self, head, identity, secure=secure)
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._handoff = Handoff(worker, self, head, identity, secure=secure, peer=address)
         self.deadline = _NEVER
         if body is not None:
             self._stage = _BUSY

@@ -2,7 +2,7 @@
 
 Bodies stream both ways with back-pressure. Internal header fields from outside are removed in every
 spelling; the caller that the front has authenticated is put in their place, and the key itself goes no
-further.
+further. So are fields that claim who asked from where: control is told the address that the connection has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from allod.front.client import ClientConnection
     from allod.front.worker import Worker
 
-_OURS = HOP_BY_HOP | {b"content-length", b"expect", b"x-forwarded-proto"}
+_OURS = HOP_BY_HOP | {b"content-length", b"expect"}
+_CLAIMS = frozenset(
+    b"x-forwarded-" + what for what in (b"for", b"proto", b"host", b"port", b"prefix", b"server")
+) | {b"forwarded", b"x-real-ip"}
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _INTERNAL = b"allod-internal-"
 
@@ -30,8 +33,8 @@ class Handoff:
     """
 
     __slots__ = (
-        "_begun", "_bodiless", "_chunked", "_client", "_head", "_identity", "_over", "_pending",
-        "_secure", "_sent_whole", "_upstream", "_worker",
+        "_begun", "_bodiless", "_chunked", "_client", "_head", "_identity", "_over", "_peer",
+        "_pending", "_secure", "_sent_whole", "_upstream", "_worker",
     )  # fmt: skip
 
     def __init__(
@@ -42,12 +45,15 @@ class Handoff:
         identity: Identity | None,
         *,
         secure: bool,
+        peer: str,
     ) -> None:
+        """`peer` is the address of the other end of the connection; empty where it has none."""
         self._worker = worker
         self._client = client
         self._head = head
         self._identity = identity
         self._secure = secure
+        self._peer = peer
         self._upstream: Upstream | None = None
         self._pending: list[bytes] = []
         self._sent_whole = False
@@ -109,8 +115,8 @@ class Handoff:
             dropped |= _CREDENTIALS
         for line in head.lines:
             name = line.partition(b":")[0].lower()
-            # an underscore reads like a hyphen to whoever maps fields to variables
-            if name in dropped or name.replace(b"_", b"-").startswith(_INTERNAL):
+            read_as = name.replace(b"_", b"-")  # by whoever maps fields to variables
+            if name in dropped or read_as in _CLAIMS or read_as.startswith(_INTERNAL):
                 continue
             lines.append(line)
         if head.chunked:
@@ -118,6 +124,8 @@ class Handoff:
         elif b"content-length" in head.fields:
             lines.append(b"content-length: %d" % head.length)
         lines.append(b"x-forwarded-proto: " + (b"https" if self._secure else b"http"))
+        if self._peer:
+            lines.append(b"x-forwarded-for: " + self._peer.encode())
         if self._identity is not None:
             lines.append(b"allod-internal-caller: " + self._identity.header)
         return b"\r\n".join(lines) + b"\r\n\r\n"
