@@ -66,8 +66,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 def test_status_for_people_and_for_programs(node: Node) -> None:
     text, _ = node.run("status")
-    assert text.splitlines()[0] == "node     small.example ready"
-    assert "2 receipts, 0 on the way" in text
+    assert text.splitlines()[0] == "ready: http://127.0.0.1:0"
+    assert "small.example" in text
+    assert "2 receipts, checkpoint of" in text
     assert node.json("status")["services"][0]["model"] == "tiny"
 
 
@@ -110,9 +111,9 @@ def test_a_decision_is_explained(node: Node) -> None:
     assert "law: Art. 0" in text
     facts = [line.split() for line in text.splitlines() if line.startswith("    ")]
     assert facts[1:] == [
-        ["operator", "ACME", "contract", "7,", "2026-11-01"],
+        ["operator", "ACME", "(contract", "7,", "2026-11-01)"],
         ["storage_countries", "unknown"],
-        ["transfer_basis", "unknown", "expired", "2026-11-20;", "contract", "7,", "2026-11-01"],
+        ["transfer_basis", "unknown", "(expired", "2026-11-20,", "contract", "7,", "2026-11-01)"],
     ]
     german, _ = node.run("policy", "explain", "--model", "vectors", "--class", "public", "--language", "de")
     assert "small: Darum." in german

@@ -8,7 +8,7 @@ from typing import Any
 
 from allod.api.ports import NodeStatus
 from allod.cli.admin import Admin
-from allod.cli.output import Out, as_mapping, fields, moment, table, wrapped
+from allod.cli.output import Out, as_mapping, moment, table, wrapped
 from allod.cli.parser import Verbs, home_of
 from allod.identity.caller import Role
 from allod.policy import pack, rules
@@ -87,16 +87,18 @@ def _site(site: SiteExplanation, out: Out) -> list[str]:
     lines += [f"  error: {e}" for e in site.errors]
     if site.facts:
         lines.append("  facts that mattered:")
-        lines += [f"    {line}" for line in fields([(f.name, _fact(f)) for f in site.facts])]
+        width = max(len(fact.name) for fact in site.facts) + 2
+        for fact in site.facts:
+            first, *more = wrapped(_fact(fact), " " * (4 + width))
+            lines += [f"    {fact.name.ljust(width)}{first.lstrip()}", *more]
     return lines
 
 
 def _fact(fact: FactLine) -> str:
-    """`FR, US  contract 7, 2026-11-01`; what is not known, or not any more, says so."""
-    origin = ", ".join(word for word in (fact.source, fact.date) if word)
-    if fact.expired:
-        origin = f"expired {fact.expires}" + (f"; {origin}" if origin else "")
-    return f"{fact.value}  {origin}".rstrip()
+    """`FR, US (contract 7, 2026-11-01)`; what is not known, or not any more, says so."""
+    ended = f"expired {fact.expires}" if fact.expired else ""
+    origin = ", ".join(word for word in (ended, fact.source, fact.date) if word)
+    return f"{fact.value} ({origin})" if origin else fact.value
 
 
 def _action_of(admin: Admin, model: str) -> str:

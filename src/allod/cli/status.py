@@ -18,30 +18,27 @@ def register(verbs: Verbs) -> None:
 
 def act(args: argparse.Namespace, out: Out) -> int:
     status = Admin(home_of(args)).get("/admin/v1/status", NodeStatus)
-    out.result(status, [*_head(status, out), "", *_services(status), *_checks(status, out)])
+    out.result(status, [*_head(status, out), "", *_services(status), *_wrong(status, out)])
     return 0 if status.ready else NotReady.exit_code
 
 
 def _head(status: NodeStatus, out: Out) -> list[str]:
     ready = out.paint("ready", "green") if status.ready else out.paint("not ready", "red")
-    checkpoint = (
-        f", checkpoint {iso(status.checkpoint_us)}" if status.checkpoint_us else ", no checkpoint yet"
-    )
-    return fields(
+    workers = f"{status.workers} front worker{'s' if status.workers > 1 else ''}"
+    waiting = f", {status.spooled} on the way" if status.spooled else ""
+    integrated = f"checkpoint of {iso(status.checkpoint_us)}" if status.checkpoint_us else "no checkpoint yet"
+    about = fields(
         [
-            ("node", f"{status.origin} {ready}"),
-            (
-                "listens",
-                f"{status.listen} ({status.workers} front worker{'s' if status.workers > 1 else ''})",
-            ),
-            ("since", f"{iso(status.started_us)}, version {status.version}"),
-            ("ledger", f"{status.ledger_size} receipts, {status.spooled} on the way{checkpoint}"),
+            ("console", f"{status.listen}/console"),
+            ("node", f"{status.origin}, version {status.version}, {workers}, since {iso(status.started_us)}"),
+            ("ledger", f"{status.ledger_size} receipts{waiting}, {integrated}"),
         ]
     )
+    return [f"{ready}: {status.listen}", *(f"  {line}" for line in about)]
 
 
 def _services(status: NodeStatus) -> list[str]:
-    header = ("MODEL", "KIND", "SITE", "STATE", "SEALED", "MEMORY", "RESTARTS", "ENGINE", "REASON")
+    header = ("MODEL", "KIND", "SITE", "STATE", "SEALED", "MEMORY", "ENGINE")
     rows = [row for service in status.services for row in _replicas(service)]
     return table(header, rows) or ["serves nothing yet: allod run names models that fit this machine"]
 
@@ -51,16 +48,25 @@ def _replicas(service: ServiceView) -> list[tuple[object, ...]]:
     head = (service.model + (" (test model)" if service.test_model else ""), service.kind)
     rows: list[tuple[object, ...]] = []
     for r in service.replicas:
+        state = r.state + (f" ({r.restarts} restarts)" if r.restarts else "")
         sealed = "yes" if r.sealed else "no"
-        rows.append((*head, r.site, r.state, sealed, size(r.rss_bytes), r.restarts, r.engine, r.reason))
-    return rows or [(*head, "-", "no replica", "-", "-", "-", "-", "")]
+        rows.append((*head, r.site, state, sealed, size(r.rss_bytes), r.engine or "-"))
+    return rows or [(*head, "-", "no replica", "-", "-", "-")]
 
 
-def _checks(status: NodeStatus, out: Out) -> list[str]:
+def _wrong(status: NodeStatus, out: Out) -> list[str]:
+    """What fails, each with its next step; a replica's reason only where no check says it already."""
+    failing = [check for check in status.checks if not check.ok]
     lines = []
-    for check in status.checks:
-        if not check.ok:
-            lines.append(f"{out.mark(False)}{check.name}: {check.detail}")
-            if check.hint:
-                lines.append(f"     next: {check.hint}")
+    for check in failing:
+        lines.append(f"{out.mark(False)}{check.name}: {check.detail}")
+        if check.hint:
+            lines.append(f"     next: {check.hint}")
+    told = " ".join(check.detail for check in failing)
+    reasons = {(r.id, r.reason): r for s in status.services for r in s.replicas if r.reason}
+    lines += [
+        f"{id_} is {r.state}: {reason}"
+        for (id_, reason), r in reasons.items()
+        if not any(part and part in told for part in (reason, reason.partition(" (")[0]))
+    ]
     return ["", *lines] if lines else []
