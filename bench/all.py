@@ -1,7 +1,7 @@
 """Every benchmark, one after the other, each in its own process: what `make bench` prints.
 
-The documentation quotes these tables with date and conditions. Each compares with a peer or a physical limit in
-the same run, so that a slow machine makes both sides slow.
+The documentation quotes these tables with date and conditions. Each compares with a peer or a physical limit
+in the same run, so that a slow machine makes both sides slow.
 """
 
 from __future__ import annotations
