@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,10 +13,8 @@ import hypothesis
 import msgspec
 import pytest
 import schemathesis
-from schemathesis.core.failures import FailureGroup
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 import small_node
+from schemathesis.core.failures import FailureGroup
 from small_node import OTHERS_RECEIPT, RECEIPT
 
 from allod.api import ports, wire

@@ -14,11 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+import small_node
 from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
-import small_node
 
 from allod.api.apps import public_app
 from allod.models.testmodel import build

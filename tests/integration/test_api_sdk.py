@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import small_node
 from mistralai.client import Mistral
 from mistralai.client.errors import HTTPValidationError, SDKError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
-import small_node
 
 from allod.api import coverage
 from allod.api.apps import public_app

@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from small_node import OPERATOR, RECEIPT, SmallNode, engine
 
 import allod
 from allod.api.apps import admin_app
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
-
-from small_node import OPERATOR, RECEIPT, SmallNode, engine
 
 ROOT = str(Path(allod.__file__).parents[1])
 

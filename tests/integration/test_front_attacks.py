@@ -6,15 +6,11 @@ import json
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
-
 from front_home import KEY, Home, answers, drain, request, talk
 
 CHAT = {"model": "m", "messages": []}

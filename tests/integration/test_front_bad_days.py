@@ -7,7 +7,6 @@ import contextlib
 import json
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
-
 from front_home import KEY, Answer, Home, answers, drain, request, talk, wait_for
 
 CHAT = {"model": "m", "messages": []}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import stat
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from identity_postgres import BIN, Postgres
 
 from allod import limits
 from allod.clock import ManualClock
@@ -20,9 +19,6 @@ from allod.identity.roles import OPERATOR
 from allod.identity.rows import ProjectRow
 from allod.identity.store import IdentityStore
 from allod.identity.tables import metadata
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
-from identity_postgres import BIN, Postgres
 
 OPERATOR_CALLER = Caller(key_id=OPERATOR, organisation="default", project="default", role=Role.OWNER)
 

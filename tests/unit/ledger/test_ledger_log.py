@@ -235,7 +235,6 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path) -> None:
     code = f"""
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 from ledger_records import *
 from allod.errors import NotReady
 log = make_log(Path({str(tmp_path / "l")!r}), 100)
@@ -253,7 +252,8 @@ assert log.append([make_entry(ManualClock(), n) for n in range(200)]) == 300
 from allod.ledger.fsck import fsck
 assert fsck(log.root, log.vkeys).ok
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=env)
 
 
 def test_a_ledger_older_than_its_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -189,7 +189,6 @@ def test_admission_is_refused_before_space_runs_out(tmp_path: Path, monkeypatch:
 FULL = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
 from ledger_records import *
 from allod.errors import NotReady
 from allod.ledger import intent
@@ -224,11 +223,11 @@ print("recovered")
 def test_a_full_disk_refuses_requests_and_loses_nothing(tmp_path: Path) -> None:
     """A real full file system: a small tmpfs in a mount namespace of its own."""
     script = tmp_path / "full.py"
-    script.write_text(FULL.format(here=str(Path(__file__).parent)))
+    script.write_text(FULL.format())
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=8m tmpfs {disk} && head -c 3M /dev/zero > {disk}/ballast"
-    shell = f"{mount} && exec {sys.executable} {script} {disk}"
+    shell = f"{mount} && exec env PYTHONPATH={Path(__file__).parent} {sys.executable} {script} {disk}"
     probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip(f"no mount namespace here: {probe.stderr.decode().strip()}")
