@@ -21,6 +21,7 @@ ENGINE_POOL_IDLE_MAX = 128  # idle connections kept per replica and worker
 SSE_FRAME_BYTES_MAX = 1 * MIB  # one frame of a stream; a tool call's arguments are far below
 RELAY_HOLD_BYTES = 256 * KIB  # an answer up to here is held whole; above, all but its last piece is relayed
 PIPELINED_BYTES_MAX = 64 * KIB  # requests sent ahead on one connection; above, it is not read until its turn
+BODY_COLONS_MAX = 512 * KIB  # in a body that has to be edited; bounds the keys that are looked at one by one
 BODIES_BYTES_MAX = 512 * MIB  # request bodies in memory at once, per worker; above: 503 with Retry-After
 CLIENT_STALL_TIMEOUT_S = 60.0  # a client that does not read its answer does not hold an engine for ever
 SWEEP_INTERVAL_S = 0.5  # how coarse the front's timeouts are: one sweep instead of a timer per request
@@ -118,7 +119,17 @@ LINEAGE_BYTES_MAX = 4 * MIB  # a dataset of ten thousand shards, each by name an
 INSTRUCTIONS_BYTES_MAX = 256 * KIB  # the longest published system prompts are a tenth of this
 TRUST_PEM_BYTES_MAX = 1 * MIB  # a whole public certificate store is a quarter of this
 FILE_DIGESTS_REMEMBERED_MAX = 8_192  # model files of one node; beyond, they are read again
+SOURCE_CONNECT_TIMEOUT_S = 10.0  # a hub across the world with two lost packets
+SOURCE_READ_TIMEOUT_S = 60.0  # silence in the middle of a transfer: it is then begun again where it ended
+SOURCE_TRIES_MAX = 5  # per piece of a file, each after a longer pause
+SOURCE_PIECE_BYTES = 8 * MIB  # what a killed pull loses of each of its parallel transfers
+SOURCE_TRANSFERS = 4  # at the same time; more help only on links beyond 10 Gbit/s
+SOURCE_MANIFEST_BYTES_MAX = 4 * MIB  # OCI distribution: what registries have to take
 ONNX_NODES_MAX = 1_000_000  # fields looked at; exported models have tens of thousands of nodes
+BUNDLE_MANIFEST_BYTES_MAX = 32 * MIB  # some 200 bytes per file
+BUNDLE_FILES_MAX = 100_000  # fifty models of the most files, and everything else
+BUNDLE_SIGNATURE_BYTES_MAX = 160  # ECDSA on P-521 in DER takes 139
+BUNDLE_TEXT_BYTES_MAX = 8 * MIB  # a rule, a site, a prompt; a model's signature is the largest
 
 # --- engines ------------------------------------------------------------------------------------------
 PROVIDER_CONNECT_TIMEOUT_S = 5.0  # across the continent with one lost packet; then the next site is tried

@@ -32,7 +32,9 @@ from allod.ledger import files as durable
 from allod.models import gguf_header, reference
 from allod.models.blobs import Blobs
 from allod.models.manifest import (
+    LINEAGE_NAME,
     MANIFEST_NAME,
+    PUBLISHER_SIGNATURE_NAME,
     SIGNATURE_NAME,
     ModelKind,
     ModelManifest,
@@ -43,7 +45,12 @@ from allod.models.manifest import (
 )
 from allod.models.reference import LATEST, Reference
 
-BESIDE = (MANIFEST_NAME, SIGNATURE_NAME)  # what may lie in a model's folder without being part of it
+BESIDE = (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    PUBLISHER_SIGNATURE_NAME,
+    LINEAGE_NAME,
+)  # what may lie in a model's folder without being part of it
 _VERSION = re.compile(r"[0-9a-f]{64}")
 Seal = Callable[[Path], None]  # signs a whole folder before it is visible; raises if it may not be
 
@@ -272,7 +279,7 @@ def _build(
             seal(half)
         durable.sync_folder(half)
         if target.exists():
-            _exchange(half, target)
+            exchange(half, target)
         else:
             half.rename(target)
         durable.sync_folder(target.parent)
@@ -286,8 +293,8 @@ def _build(
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> None:
-    """Swaps two folders in one step (renameat2 of Linux)."""
+def exchange(one: Path, other: Path) -> None:
+    """Swaps two folders of one file system in one step (renameat2 of Linux). Raises OSError."""
     at, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     if ctypes.CDLL(None, use_errno=True).renameat2(at, bytes(one), at, bytes(other), exchange):
         number = ctypes.get_errno()

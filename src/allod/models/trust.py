@@ -184,6 +184,23 @@ def add(folder: Path, name: str, pem: bytes, models: tuple[str, ...]) -> Publish
     return publisher
 
 
+def carry_over(folder: Path, publisher: Publisher) -> Publisher:
+    """Trusts whom another node trusts, with the same bounds, under the same name or one with its key in it.
+
+    The organisation of another node is a publisher here. Raises Usage `trust.exists` on a key that is known.
+    """
+    known = load(folder).publishers
+    if any(set(publisher.ids) & set(p.ids) for p in known):
+        raise Usage("trust.exists", f"the key of {publisher.name} is trusted already")
+    if publisher.name == ORGANISATION or any(p.name == publisher.name for p in known):
+        short = publisher.ids[0].removeprefix("sha256:")[:8]
+        publisher = msgspec.structs.replace(publisher, name=f"{publisher.name[:55]}-{short}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    replace(folder / f"{publisher.name}.pem", publisher.pem)
+    _write(folder, publisher)
+    return publisher
+
+
 def revoke(
     folder: Path, name: str, *, reason: str, certificate: str = "", on: date | None = None
 ) -> Publisher:
