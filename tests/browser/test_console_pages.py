@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,9 @@ from typing import Any
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
+from console_process import console_process  # noqa: E402
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -33,12 +30,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def console() -> Iterator[str]:
     """The address of a console over the tests' own node."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    program = [sys.executable, str(ROOT / "tests" / "servers" / "console_node.py")]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, env=env, text=True) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
+    with console_process() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

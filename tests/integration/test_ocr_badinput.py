@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ocr_replica import Replica, pdf, png, running, stream, text_pdf
+from ocr_replica import Replica, png, running
+from pages import pdf, stream, text_pages
 from PIL import Image
 
 from allod.engines.specimen import write_specimen
 
-HONEST = text_pdf("An honest page with enough text on it to be read as it is.")
+HONEST = text_pages("An honest page with enough text on it to be read as it is.")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def endless_stream() -> bytes:
 
 
 def many_pages(count: int) -> bytes:
-    return text_pdf(*(f"This is page {n} of a document that is very long." for n in range(count)))
+    return text_pages(*(f"This is page {n} of a document that is very long." for n in range(count)))
 
 
 CASES = {
@@ -184,7 +185,7 @@ def test_a_poisonous_page_does_not_take_its_neighbours(replica: Replica, tmp_pat
 
 def test_damaged_bytes_anywhere_never_end_the_replica(replica: Replica) -> None:
     dice = random.Random(7)
-    good = [text_pdf("Seven pages of text", "and one more page"), png(Image.new("L", (60, 40), 255))]
+    good = [text_pages("Seven pages of text", "and one more page"), png(Image.new("L", (60, 40), 255))]
     for _ in range(60):
         content = bytearray(dice.choice(good))
         for _ in range(dice.randrange(1, 30)):

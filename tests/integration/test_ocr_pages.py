@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ocr_replica import character_error_rate, pdf, stream
+from ocr_replica import character_error_rate
+from pages import pdf, stream
 from PIL import Image, ImageDraw, ImageFont
 
 from allod.engines.ocr.recognise import PageText, Settings, recognise

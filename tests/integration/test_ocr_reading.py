@@ -12,7 +12,8 @@ import httpx2
 import pytest
 from mistralai.client import Mistral
 from mistralai.client.errors import HTTPValidationError, SDKError
-from ocr_replica import SCANS, Replica, character_error_rate, folded, needs_scans, png, running, text_pdf
+from ocr_replica import SCANS, Replica, character_error_rate, folded, needs_scans, png, running
+from pages import text_pages
 from PIL import Image
 
 from allod.engines.specimen import write_specimen
@@ -94,7 +95,7 @@ def test_the_sdk_is_told_which_field_is_not_supported(sdk: Mistral) -> None:
 
 
 def test_a_born_digital_page_is_not_recognised_but_read(replica: Replica) -> None:
-    document = text_pdf("Größe: 12 m²\nÀ l'attention de Madame Émilie Dœuf,\nseconde ligne du texte.")
+    document = text_pages("Größe: 12 m²\nÀ l'attention de Madame Émilie Dœuf,\nseconde ligne du texte.")
     answer = replica.ocr(document, confidence_scores_granularity="block").json()["pages"][0]
     assert answer["allod"]["engine"] == "born-digital"
     assert answer["markdown"].startswith("Größe: 12 m²\nÀ l'attention de Madame Émilie Dœuf,")
@@ -119,7 +120,9 @@ def test_every_page_of_a_tiff_is_read_in_order(replica: Replica, tmp_path: Path)
 
 
 def test_two_requests_at_once_get_their_own_answers(replica: Replica) -> None:
-    documents = [text_pdf(*(f"Document {n}, page {p} of its own text" for p in range(20))) for n in range(6)]
+    documents = [
+        text_pages(*(f"Document {n}, page {p} of its own text" for p in range(20))) for n in range(6)
+    ]
     answers: dict[int, str] = {}
 
     def read(n: int) -> None:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from policy_sites import GOOD
 
 from allod.errors import Unprocessable
 from allod.front.breaker import Breaker
@@ -209,20 +210,6 @@ def test_sites_do_not_influence_each_other(ask, sites):
 def corpus(count: int) -> list[tuple[Ask, Site]]:
     """Sites one or two facts away from good, with every class: what a broken rule shows itself on."""
     rng = random.Random(20261121)
-    good = {
-        "operator": "Example SA",
-        "establishment": "FR",
-        "controllers": ["FR"],
-        "storage_countries": ["FR"],
-        "processing_countries": ["FR"],
-        "support_countries": ["FR"],
-        "cloud_act": False,
-        "fisa_702": False,
-        "retains_content": False,
-        "trains_on_content": False,
-        "certificates": ["HDS v2"],
-        "transfer_basis": "none-needed",
-    }
     bad = {
         "operator": None,
         "establishment": "US",
@@ -239,7 +226,7 @@ def corpus(count: int) -> list[tuple[Ask, Site]]:
     }
     cases = []
     for _ in range(count):
-        values = dict(good)
+        values = dict(GOOD)
         for fact in rng.sample(sorted(bad), rng.choice([0, 1, 1, 2])):
             adequate = [["CH"]] if fact in ("storage_countries", "processing_countries") else []
             values[fact] = rng.choice([bad[fact], None, *adequate])

@@ -5,19 +5,9 @@ from __future__ import annotations
 import base64
 
 
-def text_pdf(*lines: str) -> bytes:
-    """One A4 page with these lines of text."""
-    shown = " ".join(f"({line}) Tj 0 -18 Td" for line in lines)
-    content = f"BT /F1 12 Tf 72 760 Td {shown} ET".encode()
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources 6 0 R >>",
-        b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content), content),
-        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-        b"<< /Font << /F1 5 0 R >> >>",
-    ]
-    out = b"%PDF-1.4\n"
+def pdf(*objects: bytes, root: int = 1, trailer: bytes = b"") -> bytes:
+    """A PDF from object bodies numbered from 1, with a correct cross-reference table."""
+    out = bytearray(b"%PDF-1.7\n")
     offsets = []
     for number, body in enumerate(objects, 1):
         offsets.append(len(out))
@@ -25,7 +15,40 @@ def text_pdf(*lines: str) -> bytes:
     start = len(out)
     out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
     out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    return out + b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start)
+    out += b"trailer\n<< /Size %d /Root %d 0 R %b >>\nstartxref\n%d\n%%%%EOF\n" % (
+        len(objects) + 1,
+        root,
+        trailer,
+        start,
+    )
+    return bytes(out)
+
+
+def stream(content: bytes, entries: bytes = b"") -> bytes:
+    return b"<< /Length %d %b >>\nstream\n%b\nendstream" % (len(content), entries, content)
+
+
+def text_pages(*pages: str) -> bytes:
+    """A born-digital PDF: one object for the font, two for each page."""
+    kids = b" ".join(b"%d 0 R" % (4 + 2 * n) for n in range(len(pages)))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [%b] /Count %d >>" % (kids, len(pages)),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+    ]
+    for n, text in enumerate(pages):
+        shown = b" T* ".join(b"(%b) Tj" % line.encode("cp1252") for line in text.split("\n"))
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents %d 0 R "
+            b"/Resources << /Font << /F1 3 0 R >> >> >>" % (5 + 2 * n)
+        )
+        objects.append(stream(b"BT /F1 12 Tf 14 TL 72 760 Td " + shown + b" ET"))
+    return pdf(*objects)
+
+
+def text_pdf(*lines: str) -> bytes:
+    """One page with these lines of text."""
+    return text_pages("\n".join(lines))
 
 
 def data_url(content: bytes, mime: str = "application/pdf") -> str:

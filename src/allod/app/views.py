@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from allod.api.ports import KeyView, ProjectView, ReplicaView, ServiceView, SiteView
 from allod.app.services import Failed, Plan, replica_names
 from allod.clock import Clock
@@ -43,16 +45,7 @@ def sites(
 
 
 def key(info: KeyInfo) -> KeyView:
-    return KeyView(
-        key_id=info.key_id,
-        label=info.label,
-        project=info.project,
-        organisation=info.organisation,
-        role=info.role,
-        created_us=info.created_us,
-        expires_us=info.expires_us,
-        revoked_us=info.revoked_us,
-    )
+    return msgspec.convert(info, KeyView, from_attributes=True)
 
 
 def project(row: ProjectRow) -> ProjectView:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
+from console_process import console_process
 
 from allod import limits
 
-ROOT = Path(__file__).parents[3]
 WARD, ARCHIVE, BANK = (f"r-01KAK{n:021d}" for n in (1, 2, 7))
 
 
 @pytest.fixture(scope="module")
 def console() -> Iterator[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    program = [sys.executable, str(ROOT / "tests" / "servers" / "console_node.py")]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, env=env, text=True) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
+    with console_process() as address:
+        yield address
 
 
 def token_of(page: httpx.Response) -> str:

@@ -7,37 +7,18 @@ from pathlib import Path
 import cedarpy
 import msgspec
 import pytest
+from policy_sites import GOOD, good_site
 
 from allod.policy import attributes, decide
 from allod.policy.decide import Decider
 from allod.policy.decision import Ask, DataClass
 from allod.policy.pack import bundled
-from allod.sites.facts import Fact, Site
+from allod.sites.facts import Fact
 from allod.sites.reading import SITE_FACTS, site
 
 PACK = bundled()
 DAY_US = 86_400_000_000
 NOW_US = 1_795_255_200_000_000  # 2026-11-21T10:00:00Z
-
-GOOD = {
-    "operator": "Example SA",
-    "establishment": "FR",
-    "controllers": ["FR"],
-    "storage_countries": ["FR"],
-    "processing_countries": ["FR"],
-    "support_countries": ["FR"],
-    "cloud_act": False,
-    "fisa_702": False,
-    "retains_content": False,
-    "trains_on_content": False,
-    "certificates": ["HDS v2"],
-    "transfer_basis": "none-needed",
-}
-
-
-def good_site(name: str = "good", **changes: Fact) -> Site:
-    facts = {k: Fact(value=v, source="contract", date="2026-11-21") for k, v in GOOD.items()} | changes
-    return site(name, local=False, facts=facts)
 
 
 def ask(**changes) -> Ask:
