@@ -44,7 +44,8 @@ class Keyring:
     def __init__(self, snapshot: Snapshot) -> None:
         self._keys = snapshot.keys
         self._projects = snapshot.projects
-        self._seen: dict[bytes, Identity] = {}
+        self._seen: dict[bytes, Identity] = {}  # by what was presented as a key
+        self._vouched: dict[bytes, Identity] = {}  # by control's header, which must never pass for a key
 
     def identify(self, fields: dict[bytes, bytes], now_us: int) -> Identity | None:
         """The caller, or None where no key was presented.
@@ -71,7 +72,7 @@ class Keyring:
         """The caller that control vouches for on the internal socket. Raises Problem 401
         `caller.malformed`.
         """
-        identity = self._seen.get(header)
+        identity = self._vouched.get(header)
         if identity is not None:
             return identity
         try:
@@ -83,8 +84,8 @@ class Keyring:
         if project is None:
             raise Problem(401, "caller.unknown-project", "the internal caller names no project of this node")
         identity = Identity(caller, project, 1 << 63)
-        if len(self._seen) < limits.FRONT_CACHE_ENTRIES_MAX:
-            self._seen[header] = identity
+        if len(self._vouched) < limits.FRONT_CACHE_ENTRIES_MAX:
+            self._vouched[header] = identity
         return identity
 
     def _verify(self, presented: bytes) -> Identity | None:

@@ -2,9 +2,10 @@
 
 Three edits exist: another name in `model` (an alias, a provider's own name),
 `stream_options.include_usage`, so that a stream is always metered, and the service's system prompt as the
-first of `messages`. They work on the JSON's structure, found by one scan over its tokens, never on text that
-may stand inside a prompt. A top-level key that is given twice is refused: two readers could choose
-differently, and one of them decides where the request may go.
+first of `messages`. They work on the JSON's structure, never on text that may stand inside a prompt.
+
+`model` given twice is refused, however it is spelled: two readers could choose differently, and one of them
+decides where the request may go. In a body that is edited that goes for every top-level key.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import re
 
 import msgspec
 
+from allod import limits
 from allod.front.body import Asked, StreamOptions
 from allod.front.problems import Problem
 
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
+_KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_NEXT = re.compile(rb"[ \t\r\n]*+([,}])")
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _USAGE_ON = b'"stream_options":{"include_usage":true},'
 
 
@@ -27,9 +31,7 @@ def prepare(body: bytes, asked: Asked, upstream_model: str, system_prompt: str =
     """
     inject = bool(asked.stream) and not _includes_usage(asked)
     rename = asked.model != upstream_model
-    first = body.find(b'"model"')
-    plain = first >= 0 and body.rfind(b'"model"') == first  # one pass over the text, however long the prompt
-    if plain and not rename and not system_prompt:
+    if not rename and not system_prompt and _plain(body):
         if not inject:
             return body, False
         if asked.stream_options is msgspec.UNSET:
@@ -52,6 +54,17 @@ def prepare(body: bytes, asked: Asked, upstream_model: str, system_prompt: str =
     for start, end, new in sorted(edits, reverse=True):
         body = body[:start] + new + body[end:]
     return body, inject
+
+
+def _plain(body: bytes) -> bool:
+    """Whether `model`, by which is decided, is there once. A pass over the text, however long the prompt.
+
+    Nobody spells a letter of a key as an escape, except to hide it from one of two readers.
+    """
+    first = body.find(b'"model"')
+    if first < 0 or body.rfind(b'"model"') != first:
+        return False
+    return b"\\" not in body or (b"\\u006" not in body and b"\\u007" not in body)
 
 
 def _includes_usage(asked: Asked) -> bool:
@@ -86,41 +99,31 @@ def _with_usage(value: bytes) -> bytes:
 def top_level(body: bytes) -> dict[str, tuple[int, int]]:
     """Where the value of each top-level key lies: key -> (start, end). `body` has been decoded as an object.
 
-    Raises Problem `body.repeated-key` where a key occurs twice, also when spelled with escapes.
+    Raises Problem `body.repeated-key` where a key occurs twice, also when spelled with escapes, and
+    `body.too-many-keys`. The decoder finds the ends of the values: what lies inside them costs no time here.
     """
+    members: dict[str, msgspec.Raw] = {}
+    if body.count(b":") <= limits.BODY_COLONS_MAX:  # there are no more keys than colons
+        members = _MEMBERS.decode(body)  # of a repeated key the last value, which then fits at one place only
+    if not 0 < len(members) <= limits.BODY_KEYS_MAX:
+        raise Problem(
+            400,
+            "body.too-many-keys",
+            f"a body that has to be edited has at most {limits.BODY_KEYS_MAX} keys and"
+            f" {limits.BODY_COLONS_MAX} colons",
+            hint="Name the model as GET /v1/models does, without an alias",
+        )
     spans: dict[str, tuple[int, int]] = {}
-    depth = 0
-    key: str | None = None
-    pending: bytes | None = None
-    value_from = 0
-    for token in _TOKEN.finditer(body):
-        mark = body[token.start()]
-        if mark == 0x22:  # a string
-            if depth == 1 and key is None:
-                pending = token[0]
-        elif mark in b"{[":
-            depth += 1
-        elif mark == 0x3A:  # a colon
-            if depth == 1 and pending is not None:
-                key, pending, value_from = msgspec.json.decode(pending, type=str), None, token.end()
-                if key in spans:
-                    raise Problem(
-                        400, "body.repeated-key", f"the key {key[:40]!r} is given twice", param=key[:40]
-                    )
-        elif depth == 1:  # a comma between members, or the closing brace
-            if key is not None:
-                spans[key] = _trim(body, value_from, token.start())
-                key = None
-            if mark == 0x7D:
-                break
-        elif mark in b"}]":
-            depth -= 1
+    at = body.index(b"{") + 1
+    while (found := _KEY.match(body, at)) is not None:
+        key = str(msgspec.json.decode(found[1], type=str))
+        value = bytes(members[key])
+        end = found.end() + len(value)
+        after = _NEXT.match(body, end)
+        if key in spans or after is None or not body.startswith(value, found.end()):
+            raise Problem(400, "body.repeated-key", f"the key {key[:40]!r} is given twice", param=key[:40])
+        spans[key] = (found.end(), end)
+        at = after.end()
+        if after[1] == b"}":
+            break
     return spans
-
-
-def _trim(body: bytes, start: int, end: int) -> tuple[int, int]:
-    while body[start] in b" \t\r\n":
-        start += 1
-    while body[end - 1] in b" \t\r\n":
-        end -= 1
-    return start, end

@@ -14,6 +14,7 @@ from allod import limits
 from allod.front.breaker import Breaker
 from allod.front.http1 import Chunks, FramingError, ResponseHead, response_head
 from allod.front.snapshot import ReplicaEntry
+from allod.runtime import sockets
 
 
 class Sink(Protocol):
@@ -52,8 +53,9 @@ class Pool:
     async def _connect(self, done: Callable[[Upstream | None], None]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(limits.ENGINE_CONNECT_TIMEOUT_S):
-                _, connection = await loop.create_unix_connection(lambda: Upstream(self), self.path)
+            with sockets.itself(self.path) as path:
+                async with asyncio.timeout(limits.ENGINE_CONNECT_TIMEOUT_S):
+                    _, connection = await loop.create_unix_connection(lambda: Upstream(self), path)
         except (OSError, TimeoutError):
             done(None)
         else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from allod.runtime import sockets
+
 _STATUS_LINE_BYTES_MAX = 256
 
 
@@ -24,7 +26,8 @@ async def ask(socket: Path, path: str, timeout_s: float) -> str:
 
 
 async def _get(socket: Path, path: str) -> str:
-    reader, writer = await asyncio.open_unix_connection(str(socket), limit=_STATUS_LINE_BYTES_MAX)
+    with sockets.itself(socket) as address:
+        reader, writer = await asyncio.open_unix_connection(address, limit=_STATUS_LINE_BYTES_MAX)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: replica\r\nConnection: close\r\n\r\n".encode())
         try:
