@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +30,7 @@ SECRETS = {
     FIRST: "sk-far-1-bbbbbbbbbbbbbbbb",
     SECOND: "sk-far-2-cccccccc",
 }
+ROTATED = ("sk-far-2-dddddddddddddddd", "sk-far-2-eeeeeeeeeeeeeeee")
 PROMPT = "the patient in room seven"
 
 
@@ -291,8 +293,27 @@ def test_a_changed_site_file_changes_what_is_sent(far: Far) -> None:
     assert far.providers[FIRST].seen[-1][1]["model"] == "renamed"
 
 
+def test_a_rotated_key_is_used(far: Far) -> None:
+    """Written into its file: at once. As another file in its place, as most tools do: from the reload on."""
+    far.modes(first="503")
+    path = Path(far.keys[SECOND].removeprefix("file:"))
+    path.write_text(ROTATED[0])
+    assert far.ask().status_code == 200
+    other = path.with_suffix(".new")
+    other.write_text(ROTATED[1])
+    other.chmod(0o600)
+    other.replace(path)
+    far.node.cli("policy", "reload")
+    until = time.monotonic() + 20
+    while far.ask().status_code != 200:  # its egress process is another one
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    used = [headers["authorization"] for headers, _ in far.providers[SECOND].seen]
+    assert [used[0], used[-1]] == [f"Bearer {key}" for key in ROTATED]
+
+
 def test_no_key_is_anywhere_but_where_it_was_put(far: Far) -> None:
-    secrets = [secret.encode() for secret in SECRETS.values()]
+    secrets = [secret.encode() for secret in (*SECRETS.values(), *ROTATED)]
     shown = [
         *far.answers,
         subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, check=True).stdout,

@@ -153,7 +153,7 @@ class Relay:
         return headers | {"authorization": f"Bearer {key}"} if key else headers
 
     def _key(self) -> str:
-        """Read for each exchange, so that a rotated key file takes effect at once. NotReady
+        """Read for each exchange: what is written into the key's file is used at once. NotReady
         `site.key-missing`.
         """
         return self._config.key.resolve() if self._config.key else ""

@@ -13,6 +13,7 @@ from allod.engines.interpreter import python_env
 from allod.engines.launch import LaunchSpec
 from allod.engines.provider.config import ProviderConfig
 from allod.errors import NotReady
+from allod.sites.provider import KeyReference
 
 
 def config_bytes(config: ProviderConfig) -> bytes:
@@ -34,7 +35,7 @@ def provider_spec(
     """The egress process `id`, listening on `<run_dir>/http.sock`.
 
     `config_path` holds `config_bytes(config)`. Of `environment` only the variable that the key reference
-    names is handed on. Raises NotReady `site.key-missing` if it is not there.
+    names is handed on. Raises NotReady `site.key-missing` if it, or the key's file, is not there.
     """
     env = python_env()
     read_only = [config_path]
@@ -48,6 +49,7 @@ def provider_spec(
         env[config.key.target] = environment[config.key.target]
     elif config.key is not None:
         read_only.append(Path(config.key.target))
+        env["ALLOD_KEY_FILE"] = _which_file(config.key)
     if config.ca_file:
         read_only.append(Path(config.ca_file))
     socket = run_dir / "http.sock"
@@ -67,3 +69,18 @@ def provider_spec(
         network=True,
         engine=f"allod-egress {allod.__version__}",
     )
+
+
+def _which_file(key: KeyReference) -> str:
+    """Device and inode of a key's file. The sandbox shows that very file: one that was put in its place is
+    another specification, and so another process.
+    """
+    try:
+        found = Path(key.target).stat()
+    except OSError as e:
+        raise NotReady(
+            "site.key-missing",
+            f"there is no usable provider key at {key}",
+            hint=f"write the key to {key.target}, mode 0600, then: allod policy reload",
+        ) from e
+    return f"{found.st_dev}:{found.st_ino}"
