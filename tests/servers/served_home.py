@@ -15,7 +15,9 @@ from running_node import ALLOD
 from allod import digest
 from allod.models import minilm, store
 from allod.models.manifest import ModelManifest, files_digest
+from allod.models.papers import sealing
 from allod.models.testmodel import build as testmodel
+from allod.models.trust import KEY_NAME
 
 CHAT = testmodel.NAME
 EMBED = minilm.NAME
@@ -42,18 +44,19 @@ def served_home(folder: Path, services: Iterable[str] = (OCR,), *, site: str = "
 
 
 def _service(name: str, home: Path, folder: Path) -> str:
+    key = home / "keys" / KEY_NAME
     if name == CHAT:
-        testmodel.build(home / "models")
+        testmodel.build(home / "models", key=key)
     elif name == EMBED:
-        minilm.build(home / "models")
+        minilm.build(home / "models", key=key)
     elif name == GPU:
-        empty_model(folder / "weights", home / "models")
+        empty_model(folder / "weights", home / "models", key)
         program = vllm_environment(folder / "vllm")
         return f'\n[[service]]\nmodel = "{GPU}"\nengine = "vllm"\nprogram = "{program}"\n'
     return f'\n[[service]]\nmodel = "{name}"\n{_SERVICES[name]}\n'
 
 
-def empty_model(folder: Path, models: Path) -> None:
+def empty_model(folder: Path, models: Path, key: Path) -> None:
     """A safetensors model of no tensors, registered like any other."""
     folder.mkdir(parents=True)
     header = json.dumps({"__metadata__": {"format": "pt"}}).encode()
@@ -64,7 +67,7 @@ def empty_model(folder: Path, models: Path) -> None:
         name=GPU, kind="chat", files=files, digest=files_digest(files), format="safetensors",
         context_tokens=4096, test_model=True, card="No weights: what answers is a script.",
     )  # fmt: skip
-    store.place(models, manifest, {weights.name: weights})
+    store.place(models, manifest, {weights.name: weights}, seal=sealing(key))
 
 
 def vllm_environment(root: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -22,10 +23,10 @@ from allod.engines.ocr.spec import ocr_spec
 from allod.engines.provider.config import ProviderConfig
 from allod.engines.provider.spec import config_bytes, provider_spec
 from allod.engines.vllm import Gpus, find_installation, vllm_spec
-from allod.errors import AllodError
+from allod.errors import AllodError, Usage
 from allod.front.snapshot import ReplicaEntry, ServiceEntry
 from allod.limits import MODEL_CONFIG_BYTES_MAX
-from allod.models import fim
+from allod.models import fim, instructions, papers, trust
 from allod.models import store as models
 from allod.models.fim import FimForm
 from allod.models.manifest import ModelManifest
@@ -80,6 +81,7 @@ class _Building:
         self._replicas = home.run / "replicas"
         self._cores = os.cpu_count() or 1
         self._computing = sum(s.replicas for s in config.services if isinstance(s, LlmService))
+        self._instructions = instructions.Instructions(home.instructions)
         self.specs: list[LaunchSpec] = []
         self.services: dict[str, ServiceEntry] = {}
         self.origins: dict[str, str] = {}
@@ -88,8 +90,27 @@ class _Building:
         self.failed: list[Failed] = []
         self.unreachable: list[Failed] = []
 
+    @cached_property
+    def _trust(self) -> trust.Trust:
+        return trust.load(self._home.trust)
+
+    def _instruct(self, service: Service, folder: Path, manifest: ModelManifest) -> tuple[str, str]:
+        """The system prompt of a service, and the digest of all that its model is told."""
+        if isinstance(service, OcrService | EmbeddingsService):
+            return "", ""
+        if service.kind != "chat":
+            if service.instructions:
+                raise Usage("instructions.not-a-chat", f"{service.model} takes no conversation to instruct")
+            return "", ""
+        prompt = ""
+        if service.instructions:
+            four_eyes = self._config.instructions.four_eyes
+            _, prompt = self._instructions.in_force(service.instructions, four_eyes=four_eyes)
+        return prompt, self._instructions.keep(prompt, instructions.template_of(folder, manifest))
+
     def local(self, service: Service) -> None:
         manifest = None
+        prompt, instructed = "", ""
         specs = []
         if isinstance(service, OcrService):
             identity = ocr_identity(languages=service.languages, rapidocr=service.rapidocr)
@@ -109,7 +130,8 @@ class _Building:
                 )
         else:
             folder, manifest = models.find(self._home.models, service.weights or service.model)
-            models.verify(folder)
+            papers.gate(folder, manifest, self._trust)
+            prompt, instructed = self._instruct(service, folder, manifest)
             origin = describe_origin(manifest)
             if form := fim_form(manifest, folder):
                 self.fim[service.model] = form
@@ -129,6 +151,8 @@ class _Building:
                 aliases=service.aliases + (manifest.aliases if manifest else ()),
                 context_tokens=_context(service, manifest) if manifest else None,
                 test_model=manifest.test_model if manifest else False,
+                system_prompt=prompt,
+                instructions={entry.id: instructed for entry in entries} if instructed else {},
             ),
             origin,
         )
@@ -219,8 +243,13 @@ class _Building:
             self.services[service.model] = service
             self.origins[service.model] = origin
         elif known.kind == service.kind:
+            # The system prompt is the service's, wherever it runs; a provider's chat template is not known.
+            told = self._instructions.keep(known.system_prompt, "")
+            elsewhere = {r.id: told for r in service.replicas if r.site != LOCAL and told}
             self.services[service.model] = msgspec.structs.replace(
-                known, replicas=known.replicas + service.replicas
+                known,
+                replicas=known.replicas + service.replicas,
+                instructions=known.instructions | service.instructions | elsewhere,
             )
 
 

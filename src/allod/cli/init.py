@@ -12,6 +12,7 @@ from allod.cli.parser import Verbs, home_of
 from allod.config import Home
 from allod.errors import NotReady
 from allod.ledger import files
+from allod.models import trust
 from allod.policy import pack
 
 
@@ -36,6 +37,7 @@ def lay_out(home: Home) -> list[Path]:
     """Makes what a home misses; gives what was made. NotReady `home.not-writable`, Integrity on foreign keys.
 
     The log's keys are Ed25519 and ML-DSA-44, both under the node's origin; `ledger.pub` has both in public.
+    The key that signs models is another one, and the only one that a new home trusts.
     """
     try:
         return _lay_out(home)
@@ -57,6 +59,7 @@ def _lay_out(home: Home) -> list[Path]:
             folder.mkdir(mode=0o755 if folder == home.ledger else 0o700)
             made.append(folder)
     made += pack.install(home.policy)
+    made += trust.make_organisation(home.keys, home.trust)
     origin = config.load(home).node.origin
     public = []
     for path, kind in (

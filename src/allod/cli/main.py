@@ -15,6 +15,7 @@ from allod.cli import (
     completion,
     doctor,
     init,
+    instructions,
     key,
     ledger,
     models,
@@ -33,8 +34,8 @@ from allod.errors import AllodError
 
 INTERRUPTED = 130
 _VERBS = (
-    init, node, status, doctor, run, models, key, project, policy, sites, receipt, ledger, completion,
-    version,
+    init, node, status, doctor, run, models, instructions, key, project, policy, sites, receipt, ledger,
+    completion, version,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from allod.cli import model_papers
 from allod.cli.output import Out, as_mapping, fields, size, table
 from allod.cli.parser import Verbs, home_of
 from allod.models import store
@@ -29,6 +30,7 @@ def register(verbs: Verbs) -> None:
     verify.add_argument("name", nargs="?", help="default: all of them")
     rm = under.add("rm", "remove an installed model", _rm)
     rm.add_argument("name")
+    model_papers.extend(under)
 
 
 def _ls(args: argparse.Namespace, out: Out) -> int:

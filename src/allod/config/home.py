@@ -59,13 +59,23 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "models"
 
     @property
+    def trust(self) -> Path:
+        """Whose signatures on models count."""
+        return self.root / "trust"
+
+    @property
+    def instructions(self) -> Path:
+        return self.root / "instructions"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
     @property
     def folders(self) -> tuple[Path, ...]:
         return (
-            self.policy, self.sites, self.keys, self.ledger, self.spool, self.run, self.models, self.logs,
+            self.policy, self.sites, self.keys, self.trust, self.ledger, self.spool, self.run, self.models,
+            self.instructions, self.logs,
         )  # fmt: skip
 
     @property

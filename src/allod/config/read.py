@@ -19,6 +19,7 @@ from allod.config.schema import (
     Config,
     DatabaseConfig,
     File,
+    InstructionsConfig,
     LedgerConfig,
     NodeConfig,
     SiteConfig,
@@ -66,6 +67,7 @@ def parse(text: str) -> Config:
         database=file.database,
         site=SiteConfig(site=site, active_watts=None if watts is None else float(watts)),
         ledger=file.ledger,
+        instructions=file.instructions,
         services=file.service,
     )
 
@@ -147,7 +149,12 @@ def _known_keys(path: tuple[str | int, ...], table: dict[str, Any]) -> list[str]
         case ("ledger", "witness", *_):
             return list(WitnessConfig.__struct_fields__)
         case (str(section), *_):
-            tables = {"node": NodeConfig, "database": DatabaseConfig, "ledger": LedgerConfig}
+            tables = {
+                "node": NodeConfig,
+                "database": DatabaseConfig,
+                "ledger": LedgerConfig,
+                "instructions": InstructionsConfig,
+            }
             return list(tables[section].__struct_fields__)
     return []
 

@@ -70,12 +70,30 @@ class LedgerConfig(_Table, frozen=True):
     ] = ()
 
 
+class InstructionsConfig(_Table, frozen=True):
+    """What system prompts need before they are applied."""
+
+    four_eyes: Annotated[
+        bool, Meta(description="Somebody other than the author has to have approved them.")
+    ] = False
+
+
 class _Service(_Table, frozen=True, tag_field="engine"):
     engine: ClassVar[str]
 
     model: Annotated[_Name, Meta(description="The name that clients ask for.")]
     aliases: Annotated[tuple[str, ...], Meta(description="Other names it answers to.")] = ()
     replicas: Annotated[_Count, Meta(description="Copies that run at the same time.")] = 1
+
+
+_Instructions = Annotated[
+    str,
+    Meta(
+        description="System prompt that comes before every conversation, NAME@VERSION "
+        "(`allod instructions ls`). Empty: none.",
+        pattern=r"^([a-z0-9][a-z0-9._-]*@[a-z0-9][a-z0-9._-]*)?$",
+    ),
+]
 
 
 class _WithWeights(_Service, frozen=True):
@@ -97,6 +115,7 @@ class LlmService(_WithWeights, frozen=True, tag="llm"):
         _Count | None,
         Meta(description="Processor threads. Unset: all cores but one, shared by the replicas."),
     ] = None
+    instructions: _Instructions = ""
 
 
 class EmbeddingsService(_WithWeights, frozen=True, tag="embeddings"):
@@ -139,6 +158,7 @@ class VllmService(_WithWeights, frozen=True, tag="vllm"):
     )
     gpu_memory: Annotated[float, Meta(description="Share of the GPU's memory to take.", gt=0, le=1)] = 0.9
     tensor_parallel: Annotated[_Count, Meta(description="GPUs that one replica is spread over.")] = 1
+    instructions: _Instructions = ""
 
 
 Service = LlmService | EmbeddingsService | OcrService | VllmService
@@ -159,6 +179,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database: DatabaseConfig
     site: SiteConfig
     ledger: LedgerConfig
+    instructions: InstructionsConfig
     services: tuple[Service, ...]
 
     def database_url(self, home: Home) -> str:
@@ -172,4 +193,5 @@ class File(_Table, frozen=True):
     database: DatabaseConfig = DatabaseConfig()
     site: dict[str, Any] = {}
     ledger: LedgerConfig = LedgerConfig()
+    instructions: InstructionsConfig = InstructionsConfig()
     service: tuple[Service, ...] = ()

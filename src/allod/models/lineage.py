@@ -20,9 +20,8 @@ from allod import canonical, digest
 from allod.errors import Integrity, Unprocessable
 from allod.ledger.files import replace
 from allod.limits import LINEAGE_BYTES_MAX
-from allod.models.manifest import ModelManifest
+from allod.models.manifest import LINEAGE_NAME, ModelManifest
 
-LINEAGE_NAME = "lineage.json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 UNKNOWN = "unknown"

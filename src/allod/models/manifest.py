@@ -18,6 +18,8 @@ from allod.models.reference import DIGEST, check_name
 
 MANIFEST_NAME = "model.json"
 SIGNATURE_NAME = "model.sig"  # OpenSSF Model Signing, beside the files it signs
+PUBLISHER_SIGNATURE_NAME = "publisher.sig"  # the one that the files came with
+LINEAGE_NAME = "lineage.json"  # an in-toto statement of how the model was made
 ALLOWED_SUFFIXES = (".gguf", ".safetensors", ".onnx")  # what is executed as weights
 COMPANIONS = (
     "vocab.txt", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model",
@@ -107,7 +109,7 @@ def check_file_name(name: str) -> None:
             f"{name} is a program; nothing that comes with a model is ever run",
             hint="use a model that its engine knows by itself",
         )
-    if name in (MANIFEST_NAME, SIGNATURE_NAME):
+    if name in (MANIFEST_NAME, SIGNATURE_NAME, PUBLISHER_SIGNATURE_NAME, LINEAGE_NAME):
         raise Unprocessable("model.bad-file-name", f"{name} is never one of a model's own files")
     data = name.endswith((*ALLOWED_SUFFIXES, ".json"))
     if not (data or name in COMPANIONS or name.startswith(COMPANION_PREFIXES)):

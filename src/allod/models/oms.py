@@ -12,6 +12,7 @@ https://model_signing/signature/v1.0. Source: github.com/ossf/model-signing-spec
 from __future__ import annotations
 
 import importlib
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -217,10 +218,22 @@ def sign_folder(
     # Beside the target, so that it is moved into place in one step, and outside of what is hashed.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".sign-") as scratch:
         made = Path(scratch) / SIGNATURE_NAME
-        config.sign(folder, made)
+        config.sign(_under_its_name(folder, Path(scratch)), made)
         made.chmod(0o644)
         made.replace(target)
     return target
+
+
+def _under_its_name(folder: Path, scratch: Path) -> Path:
+    """The same files in a folder called like the model, which is what the statement's subject will say."""
+    named = scratch / _name_in(folder)
+    try:
+        for path in paths(folder):
+            (named / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(folder / path, named / path)
+    except OSError:  # a file system without links
+        return folder
+    return named
 
 
 # --- verifying ----------------------------------------------------------------------------------------------
@@ -283,10 +296,11 @@ def read(folder: Path) -> bytes:
         with path.open("rb") as f:
             raw = f.read(OMS_SIGNATURE_BYTES_MAX + 1)
     except FileNotFoundError as e:
+        name = _name_in(folder)
         raise Integrity(
             "model.unsigned",
-            f"{folder.name} has no signature, so it is not served",
-            hint=f"once you have checked where it came from: allod models sign {folder.name}",
+            f"{name} has no signature, so it is not served",
+            hint=f"once you have checked where it came from: allod models sign {name}",
         ) from e
     if len(raw) > OMS_SIGNATURE_BYTES_MAX:
         raise _bad("it is unreasonably large")
@@ -300,7 +314,7 @@ def paths(folder: Path) -> tuple[str, ...]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            raise Integrity("model.link", f"{folder.name}: {relative} is a symbolic link", file=relative)
+            raise Integrity("model.link", f"{_name_in(folder)}: {relative} is a symbolic link", file=relative)
         if not path.is_dir() and relative != SIGNATURE_NAME:
             found.append(relative)
     return tuple(found)

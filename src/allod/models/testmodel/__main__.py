@@ -13,8 +13,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m allod.models.testmodel", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the models folder to put it in")
     parser.add_argument("--cache", type=Path, help="where made weights are kept (default: the user's cache)")
+    parser.add_argument("--key", type=Path, help="sign it with this key: HOME/keys/models.ecdsa.key")
     given = parser.parse_args()
-    folder = build(given.out, cache=given.cache, report=lambda line: print(line, file=sys.stderr))
+    folder = build(
+        given.out, cache=given.cache, key=given.key, report=lambda line: print(line, file=sys.stderr)
+    )
     print(folder)
     return 0
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy
 
-from allod import canonical, digest
-from allod.models import store
+from allod import __version__, canonical, digest
+from allod.clock import iso
+from allod.models import papers, store
+from allod.models.lineage import Lineage, Material, TrainingContent, code
 from allod.models.manifest import ModelManifest, Origin, files_digest
 from allod.models.testmodel import bpe, corpus, export, network, training
 
@@ -36,10 +40,11 @@ def build(
     *,
     recipe: training.Recipe | None = None,
     cache: Path | None = None,
+    key: Path | None = None,
     report: Callable[[str], None] = lambda _line: None,
 ) -> Path:
     """Makes the model `allod-test-model` under `models` and returns its folder: about a minute, or at once
-    where `cache` has the weights.
+    where `cache` has the weights. `key` is the organisation's model key: unsigned models are not served.
     """
     recipe = recipe or training.Recipe()
     cache = cache or default_cache()
@@ -60,7 +65,49 @@ def build(
         test_model=True,
         card=CARD,
     )
-    return store.place(models, manifest, {_WEIGHTS: weights})
+    return store.place(
+        models, manifest, {_WEIGHTS: weights}, seal=papers.sealing(key, _lineage(files, weights, recipe))
+    )
+
+
+def _lineage(files: dict[str, str], weights: Path, recipe: training.Recipe) -> Lineage:
+    """All of it is known: a program wrote the sentences, and this machine learned them."""
+    return Lineage(
+        files=files,
+        how="trained from random weights, then quantised",
+        builder=f"allod {__version__}, allod.models.testmodel",
+        who="this organisation, on this machine",
+        finished=iso(int(weights.stat().st_mtime * 1_000_000)),
+        parameters=msgspec.to_builtins(recipe),
+        materials=(
+            Material(
+                role="dataset",
+                name="allod.models.testmodel.corpus",
+                digest=digest.of_file(Path(str(corpus.__file__))),
+                note="sentences that a program writes; the program is their description",
+            ),
+            *(code(Path(str(m.__file__)), m.__name__) for m in (bpe, network, training, export)),
+            Material(
+                role="environment", name=f"Python {platform.python_version()}, numpy {numpy.__version__}"
+            ),
+        ),
+        training=TrainingContent(
+            provider="this organisation",
+            modalities="text",
+            size=f"{recipe.conversations} conversations",
+            languages="en",
+            latest_data="nothing was collected",
+            public_datasets="none",
+            licensed_datasets="none",
+            other_private_datasets="none",
+            crawled="none",
+            user_data="none",
+            synthetic="all of it, written by a program of fixed sentences, not by a model",
+            other_sources="none",
+            rights_reservations="no work of anybody else was used",
+            illegal_content="every sentence is in the program",
+        ),
+    )
 
 
 def _recipe_name(recipe: training.Recipe) -> str:
