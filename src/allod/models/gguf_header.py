@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from allod.errors import Unprocessable
+from allod.errors import TooLarge, Unprocessable
 from allod.limits import GGUF_HEADER_BYTES_MAX, GGUF_KEYS_MAX, GGUF_TENSORS_MAX
 
 T = TypeVar("T")
@@ -81,8 +81,9 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Reader:
-    def __init__(self, f: BinaryIO, size: int) -> None:
+    def __init__(self, f: BinaryIO, size: int, name: str) -> None:
         self._f = f
+        self._name = name
         self._size = size
         self._end = min(size, GGUF_HEADER_BYTES_MAX)
         self.at = 0
@@ -99,8 +100,12 @@ class _Reader:
 
     def _need(self, count: int) -> None:
         if count > self._end - self.at:
-            what = "ends inside its header" if self._end == self._size else "has an unreasonably large header"
-            raise ValueError(what)
+            if self._end < self._size:
+                raise TooLarge(
+                    "model.header-too-large",
+                    f"{self._name} has a header of more than {GGUF_HEADER_BYTES_MAX} bytes",
+                )
+            raise ValueError("ends inside its header")
 
     def number(self, form: str) -> Any:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
@@ -209,7 +214,7 @@ def _opened(path: Path, reading: Callable[[_Reader, int], T]) -> T:
     size = path.stat().st_size
     with path.open("rb") as f:
         try:
-            return reading(_Reader(f, size), size)
+            return reading(_Reader(f, size, path.name), size)
         except (ValueError, struct.error, OverflowError) as e:
             raise Unprocessable(
                 "model.gguf-malformed",

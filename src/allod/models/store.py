@@ -45,12 +45,8 @@ from allod.models.manifest import (
 )
 from allod.models.reference import LATEST, Reference
 
-BESIDE = (
-    MANIFEST_NAME,
-    SIGNATURE_NAME,
-    PUBLISHER_SIGNATURE_NAME,
-    LINEAGE_NAME,
-)  # what may lie in a model's folder without being part of it
+_PAPERS = (PUBLISHER_SIGNATURE_NAME, LINEAGE_NAME)  # what is said of a model, whatever its manifest says
+BESIDE = (MANIFEST_NAME, SIGNATURE_NAME, *_PAPERS)  # may lie in a model's folder without being part of it
 _VERSION = re.compile(r"[0-9a-f]{64}")
 Seal = Callable[[Path], None]  # signs a whole folder before it is visible; raises if it may not be
 
@@ -258,8 +254,10 @@ def publish(
                 f"another model is called {manifest.name}:{tag}",
                 hint="choose another name or tag, or say --replace: the tag then means the new model",
             )
-        if not (target / MANIFEST_NAME).is_file() or load(target) != manifest:
-            _build(models, manifest, target, seal, beside or {})
+        unsealed = seal is not None and not (target / SIGNATURE_NAME).is_file()
+        if not (target / MANIFEST_NAME).is_file() or load(target) != manifest or unsealed:
+            kept = {n: (target / n).read_bytes() for n in _PAPERS if (target / n).is_file()}
+            _build(models, manifest, target, seal, kept | dict(beside or {}))
         _set_tag(named, tag, manifest.digest)
     return target
 
