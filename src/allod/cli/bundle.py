@@ -9,25 +9,18 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from allod import __version__, config
 from allod.cli.admin import Admin
 from allod.cli.init import lay_out
 from allod.cli.output import Out, fields, size, table
 from allod.cli.parser import Verbs, home_of
-from allod.config import Home
 from allod.errors import NotFound, Usage
-from allod.models import trust
-from allod.models.bundle import signature, wheels
-from allod.models.bundle.apply import apply
-from allod.models.bundle.contents import Wanted, collect
-from allod.models.bundle.create import create
-from allod.models.bundle.judge import Checks
-from allod.models.bundle.manifest import Manifest
-from allod.models.bundle.places import Places
-from allod.policy import pack, rules
-from allod.sites.load import load_sites
+
+if TYPE_CHECKING:  # what bundles need takes a tenth of a second to import; every other verb does without
+    from allod.models.bundle.judge import Checks
+    from allod.models.bundle.manifest import Manifest
 
 _PARTS = ("--model", "--all-models", "--policy", "--sites", "--instructions", "--config", "--wheels")
 _TELL_EVERY_S = 1.0
@@ -67,6 +60,12 @@ def register(verbs: Verbs) -> None:
 
 
 def _create(args: argparse.Namespace, out: Out) -> int:
+    from allod.models import trust
+    from allod.models.bundle import signature, wheels
+    from allod.models.bundle.contents import Wanted, collect
+    from allod.models.bundle.create import create
+    from allod.models.bundle.places import Places
+
     home = home_of(args)
     wanted = Wanted(
         models=tuple(args.model), all_models=args.all_models, policy=args.policy, sites=args.sites,
@@ -92,6 +91,10 @@ def _create(args: argparse.Namespace, out: Out) -> int:
 
 
 def _verify(args: argparse.Namespace, out: Out) -> int:
+    from allod.models import trust
+    from allod.models.bundle import signature
+    from allod.models.bundle.places import Places
+
     known = trust.load(Places(home_of(args).root).trust)
     if args.key:  # who names a key means that one
         known = trust.Trust(publishers=(), today=known.today)
@@ -109,6 +112,11 @@ def _verify(args: argparse.Namespace, out: Out) -> int:
 
 
 def _apply(args: argparse.Namespace, out: Out) -> int:
+    from allod.models import trust
+    from allod.models.bundle import signature
+    from allod.models.bundle.apply import apply
+    from allod.models.bundle.places import Places
+
     home = home_of(args)
     places = Places(home.root)
     with _file(args.file) as f:
@@ -117,7 +125,7 @@ def _apply(args: argparse.Namespace, out: Out) -> int:
         if made := lay_out(home):
             out.say(f"made {len(made)} files and folders in {home.root}")
         moved = _progress(out, f"applying {args.file}", opened.manifest.content_bytes)
-        done = apply(opened, reader, places, _checks(home), moved=moved)
+        done = apply(opened, reader, places, _checks(), moved=moved)
     lines = [f"applied  {name}" for name in done.changed] or ["everything was in place already"]
     value = _value(done.manifest) | {"digest": done.digest, "changed": done.changed, "reloaded": None}
     admin = Admin(home)
@@ -128,8 +136,11 @@ def _apply(args: argparse.Namespace, out: Out) -> int:
     return 0
 
 
-def _checks(home: Home) -> Checks:
+def _checks() -> Checks:
     """How the node itself would read what a bundle brings."""
+    from allod.models.bundle.judge import Checks
+    from allod.policy import pack, rules
+    from allod.sites.load import load_sites
 
     def policy(folder: Path) -> None:
         found = pack.load(folder)

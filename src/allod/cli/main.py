@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from allod.cli import (
+    bundle,
     completion,
     doctor,
     init,
@@ -34,8 +35,8 @@ from allod.errors import AllodError
 
 INTERRUPTED = 130
 _VERBS = (
-    init, node, status, doctor, run, models, instructions, key, project, policy, sites, receipt, ledger,
-    completion, version,
+    init, node, status, doctor, run, models, instructions, bundle, key, project, policy, sites, receipt,
+    ledger, completion, version,
 )  # fmt: skip
 
 
