@@ -64,7 +64,7 @@ TABLE: tuple[Entry, ...] = (
         "POST",
         "/v1/chat/completions",
         "partly",
-        "streaming, function tools, structured output, prefix, thinking, images. "
+        "streaming, function tools, structured output, prefix, thinking, images for models that see. "
         "Refused by name (422): `guardrails`, built-in tools, `prompt_mode`, `min_tokens`, "
         "`prompt_logprobs`, audio, file and document chunks",
     ),

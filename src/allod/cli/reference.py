@@ -146,7 +146,8 @@ Generated from the schema; do not edit.
 
 A node has one configuration file, `allod.toml` in its home. It is strict: an unknown key or a value of the
 wrong type is an error that names the line and the nearest key, and the node does not start. Secrets are never
-written in it. Nothing else configures a node; the environment is read for `ALLOD_HOME` alone.
+written in it. Rules, sites and instructions are files of their own beside it. Of the environment a node reads
+`ALLOD_HOME`, and the variables that a site file names for a provider's key (`env:NAME`).
 """
 
 
