@@ -47,13 +47,16 @@ class Outside:
         self.node = node
         self.receipts: list[str] = []
         self.key = node.key()
-        self._http = httpx.Client(timeout=60, trust_env=False, event_hooks={"response": [self._note]})
+        noting: Any = {"timeout": 60, "trust_env": False, "event_hooks": {"response": [self._note]}}
         self.openai = openai.OpenAI(
-            api_key=self.key, base_url=f"{node.url}/v1", http_client=self._http, max_retries=0
+            api_key=self.key,
+            base_url=f"{node.url}/v1",
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(**noting),
         )
-        self.mistral = Mistral(api_key=self.key, server_url=node.url, client=self._http)
+        self.mistral = Mistral(api_key=self.key, server_url=node.url, client=httpx.Client(**noting))
 
-    def _note(self, answer: httpx.Response) -> None:
+    def _note(self, answer: Any) -> None:
         if "allod-receipt" in answer.headers:
             self.receipts.append(answer.headers["allod-receipt"])
 
@@ -401,7 +404,7 @@ def test_tls_is_verified_with_the_node_s_own_certificate(tmp_path_factory: pytes
         assert node.url.startswith("https://")
         certificate = ssl.create_default_context(cafile=node.home / "keys" / "self-signed.crt")
         ask: dict[str, Any] = {"api_key": node.key(), "base_url": f"{node.url}/v1", "max_retries": 0}
-        with httpx.Client(verify=certificate, trust_env=False) as http:
+        with openai.DefaultHttpxClient(verify=certificate, trust_env=False) as http:
             answer = openai.OpenAI(**ask, http_client=http).embeddings.create(model=EMBED, input="bread")
         assert len(answer.data[0].embedding) == 384
         with pytest.raises(openai.APIConnectionError):
