@@ -101,10 +101,7 @@ def _verify(args: argparse.Namespace, out: Out) -> int:
     with _file(args.file) as f:
         opened, reader = signature.open_(f, known, tuple(args.key))
         moved = _progress(out, f"reading {args.file}", opened.manifest.content_bytes)
-        for file in opened.manifest.files:
-            for piece in reader.pieces(file):
-                moved(len(piece))
-        reader.end()
+        reader.through(opened.manifest.files, moved)
     value = _value(opened.manifest) | {"digest": opened.digest, "ok": True}
     line = f"{out.mark(True)}every byte is as {opened.manifest.signer.key} signed it"
     out.result(value, [line, *_described(opened.manifest)])

@@ -20,6 +20,7 @@ from typing import Literal
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -152,7 +153,7 @@ def describe_pem(pem: bytes) -> tuple[Literal["key", "certificate"], tuple[str, 
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
             raise ValueError("OpenSSF Model Signing takes ECDSA keys on P-256, P-384 or P-521 only")
         return "key", (key_id(key),)
-    except ValueError as e:
+    except (ValueError, UnsupportedAlgorithm) as e:
         raise Unprocessable("trust.bad-pem", f"no usable key or certificate: {e}") from e
 
 

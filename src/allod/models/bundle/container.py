@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from allod.errors import Integrity, Unprocessable
@@ -115,6 +115,14 @@ class Reader:
         if sha.hexdigest() != file.sha256.removeprefix("sha256:"):
             raise changed(file.path, "its content", start, self.offset)
         self._expect(padding(file.size), file.path, "its padding")
+
+    def through(self, files: Iterable[File], moved: Moved) -> None:
+        """Reads everything that is left, which is these files, and keeps nothing. Raises as `pieces` does and
+        as `end`."""
+        for file in files:
+            for piece in self.pieces(file):
+                moved(len(piece))
+        self.end()
 
     def skip(self, file: File) -> None:
         """Passes over the content of the next member, which is `file`, unread."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
@@ -167,7 +167,7 @@ def _described(said: Signer) -> tuple[str, tuple[str, ...]]:
 def _holds(pem: bytes, signed: bytes, sha256: bytes) -> bool:
     try:
         key = serialization.load_pem_public_key(pem)
-    except ValueError:  # a damaged manifest's
+    except (ValueError, UnsupportedAlgorithm):  # a damaged manifest's
         return False
     if not isinstance(key, ec.EllipticCurvePublicKey):
         return False
