@@ -20,6 +20,7 @@ from types import FrameType
 
 import msgspec
 
+from allod import limits
 from allod.config import Config, Home
 from allod.config import load as load_config
 from allod.errors import NotReady, Usage
@@ -51,9 +52,11 @@ def up(
     """Runs the node until SIGTERM or SIGINT; with `detach`, returns once it is ready.
 
     `tell` is called once, in this process, as soon as it is ready, with what there is to say and the URL.
-    Raises Usage `listen.invalid`, NotReady `node.running`, `node.port-taken`, `node.not-ready`.
+    Raises Usage `listen.invalid`, `home.too-long`; NotReady `node.running`, `node.port-taken`,
+    `node.not-ready`.
     """
     config = load_config(home)
+    _check_paths(home, config)
     lock = _lock(home)
     try:
         reserved = _reserve(listen or config.node.listen)
@@ -223,6 +226,19 @@ def _remove_sockets(home: Home) -> None:
     """A socket file without a listener would only mislead. To be called by who holds the home's lock."""
     for path in home.run.glob("*.sock"):
         path.unlink(missing_ok=True)
+
+
+def _check_paths(home: Home, config: Config) -> None:
+    """Linux takes no longer path for a socket; said now, and not by whichever process binds it first."""
+    ids = [f"{s.model}-{s.replicas - 1}" for s in config.services]
+    paths = [home.run / "control.sock", *(home.run / "replicas" / i / "http.sock" for i in ids)]
+    longest = max(paths, key=lambda path: len(bytes(path)))
+    if (size := len(bytes(longest))) > limits.SOCKET_PATH_BYTES_MAX:
+        raise Usage(
+            "home.too-long",
+            f"the path of the socket {longest} has {size} bytes; Linux takes {limits.SOCKET_PATH_BYTES_MAX}",
+            hint="use a home with a shorter path, or a shorter model name",
+        )
 
 
 # --- the address -------------------------------------------------------------------------------------------
