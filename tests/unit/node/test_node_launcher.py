@@ -39,7 +39,7 @@ def test_an_address_that_is_none_is_refused_by_name(home: Home, listen: str) -> 
 def test_a_home_too_deep_for_its_sockets_is_refused_by_name(tmp_path: Path) -> None:
     deep = Home(tmp_path / ("d" * 90))
     lay_out(deep)
-    with pytest.raises(Usage, match="http.sock") as refused:
+    with pytest.raises(Usage, match=r"http\.sock") as refused:
         _up(deep, "127.0.0.1:0")
     assert refused.value.code == "home.too-long"
 
