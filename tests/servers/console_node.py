@@ -89,6 +89,10 @@ def site(
     )
 
 
+def _rule(name: str, effect: str, reason: str, language: str) -> RuleLine:
+    return RuleLine(id=name, effect=effect, reason=reason, language=language, law="GDPR Art. 44")
+
+
 def sites() -> list[SiteView]:
     def view(s: Site, reach: int, rule: str, services: tuple[str, ...], health: str = "ok") -> SiteView:
         may = {c.label: c < reach for c in DataClass}
@@ -351,13 +355,21 @@ class ConsoleNode:
         )
 
     async def explain(self, ask: Ask, language: str = "en") -> Explanation:
+        """Only the rule that refuses is written in French too."""
+
         def told(v: SiteView) -> SiteExplanation:
-            may = v.may[ask.data_class.label]
-            reasons = v.why_not.get(ask.data_class.label, ()) or ("Inside the Union.",)
-            rule = "inside-the-union" if may else "restricted-stays-home"
-            effect = "permit" if may else "forbid"
-            rules = tuple(RuleLine(id=rule, effect=effect, reason=r, law="GDPR Art. 44") for r in reasons)
-            return SiteExplanation(site=v.site.name, local=v.site.local, allowed=may, rules=rules, facts=())
+            rule = _rule("inside-the-union", "permit", "It stays inside the Union.", "en")
+            if not v.may[ask.data_class.label]:
+                (english,) = v.why_not[ask.data_class.label]
+                reason = ("Ce qui est réservé reste ici.", "fr") if language == "fr" else (english, "en")
+                rule = _rule("restricted-stays-home", "forbid", *reason)
+            return SiteExplanation(
+                site=v.site.name,
+                local=v.site.local,
+                allowed=rule.effect == "permit",
+                rules=(rule,),
+                facts=(),
+            )
 
         offered = tuple(told(v) for v in sites()[:5])
         return Explanation(ask=ask, policy=POLICY, sites=offered, valid_until_us=2**62)

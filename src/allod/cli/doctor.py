@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from allod.cli.admin import Admin
 from allod.cli.output import Out
 from allod.cli.parser import Verbs, home_of
 from allod.errors import NotReady
@@ -20,11 +19,12 @@ def register(verbs: Verbs) -> None:
 
 def act(args: argparse.Namespace, out: Out) -> int:
     from allod.cli import checks  # reads much that no other verb needs
+    from allod.node import launcher
 
     home = home_of(args)
     found = list(checks.machine(home))
     if home.root.exists():
-        found += checks.of_home(home, running=Admin(home).running)
+        found += checks.of_home(home, running=launcher.running_pid(home) is not None)
     else:
         hint = "allod init"
         found.append(

@@ -134,6 +134,18 @@ def test_each_role_sees_what_is_its_own(console: str) -> None:
         assert bank.get(f"receipts/{BANK}").status_code == 200
 
 
+def test_what_rules_say_is_marked_with_the_language_it_is_in(console: str) -> None:
+    with signed_in(console, "allod_own_1") as client:
+        assert re.search(r'<(li|p) lang="en">[^<]', client.get("?lang=fr").text), "views are in English"
+        form = {"token": token_of(client.get("playground?lang=fr")), "model": "ministral-3b", "prompt": "x"}
+        told = client.post("playground", data=form | {"data_class": "restricted"}).text
+        assert '<html lang="fr">' in told
+        assert '<span lang="fr">Ce qui est réservé reste ici.</span>' in told
+        assert '<span class="soft" lang="en">GDPR Art. 44</span>' in told
+        told = client.post("playground", data=form | {"data_class": "public"}).text
+        assert '<span lang="en">It stays inside the Union.</span>' in told
+
+
 def test_what_is_too_large_or_malformed_gets_a_clear_answer(console: str) -> None:
     with signed_in(console, "allod_own_1") as client:
         token = token_of(client.get("playground/document"))
