@@ -168,7 +168,7 @@ def test_failover_goes_to_the_next_that_is_allowed(far: Far, mode: str, stream: 
 
 
 def test_an_egress_process_that_is_killed_is_passed_over(far: Far) -> None:
-    record = json.loads((far.node.home / "run" / "replicas" / f"{FIRST}-egress" / "record.json").read_text())
+    record = json.loads((far.node.home / "run" / "records" / f"{FIRST}-egress.json").read_text())
     os.kill(record["leader"]["pid"], signal.SIGKILL)
     answer = far.ask()
     assert answer.headers["allod-site"] == SECOND

@@ -276,6 +276,6 @@ def test_down_without_a_control_process_leaves_nothing(home: Path, report: sandb
 
 def test_a_replica_without_a_record_is_found_all_the_same(home: Path, report: sandbox.SandboxReport) -> None:
     own_elsewhere(home, spec(home, "a", "--child"), report)
-    (home / "run/replicas/a/record.json").unlink()
+    (home / "run/records/a.json").unlink()
     assert kill_recorded(home / "run") == 0
     assert remains(home) == []

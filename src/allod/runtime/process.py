@@ -4,9 +4,10 @@ A sealed replica is two processes of ours: bubblewrap outside, and its child, th
 process namespace. That child is the `leader`: when it dies, the kernel kills all that is inside. An unsealed
 replica's leader is the command itself, which leads its own session.
 
-`record.json` beside the socket lets a later supervisor recognise a living replica. Between the start and
-the record a kill -9 of the supervisor could lose it; the marker in every replica's environment finds
-those as well.
+A record, `run/records/<id>.json`, lets a later supervisor recognise a living replica. It is not beside the
+socket: that folder is the replica's to write in, and nothing that stands there is read or believed. Between
+the start and the record a kill -9 of the supervisor could lose it; the marker in every replica's environment
+finds those as well.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -27,7 +29,7 @@ from allod.errors import NotReady
 from allod.runtime import procfs, sandbox
 from allod.runtime.procfs import Pid
 
-RECORD = "record.json"
+_RECORDS = "records"
 _MARKER = "ALLOD_REPLICA"
 _INFO_TIMEOUT_S = 5.0
 _SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path with its final zero
@@ -213,19 +215,42 @@ def digest_of(spec: LaunchSpec) -> str:
     return digest.of(msgspec.json.encode(spec, order="deterministic", enc_hook=str))
 
 
+def record_path(folder: Path) -> Path:
+    """Where the record of the replica with its socket in `folder` (`run/replicas/<id>`) is kept."""
+    return folder.parent.with_name(_RECORDS) / f"{folder.name}.json"
+
+
 def write_record(folder: Path, record: Record) -> None:
-    scratch = folder / f".{RECORD}"
-    scratch.write_bytes(msgspec.json.encode(record))
-    scratch.chmod(0o600)
-    scratch.replace(folder / RECORD)
+    path = record_path(folder)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    scratch = path.with_name(f".{path.name}")
+    fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as f:
+        f.write(msgspec.json.encode(record))
+    scratch.replace(path)
 
 
 def read_record(folder: Path) -> Record | None:
     """The record of the replica in `folder`; None where there is none or it cannot be read as one."""
     try:
-        return msgspec.json.decode((folder / RECORD).read_bytes(), type=Record)
+        return msgspec.json.decode(record_path(folder).read_bytes(), type=Record)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def recorded(replicas: Path) -> list[Path]:
+    """The folders below `replicas` (`run/replicas`) that exist, or that a record names."""
+    records = replicas.with_name(_RECORDS)
+    names = [p.name.removesuffix(".json") for p in records.glob("[!.]*.json")]
+    if replicas.is_dir():
+        names += [p.name for p in replicas.iterdir()]
+    return [replicas / name for name in dict.fromkeys(names)]
+
+
+def forget(folder: Path) -> None:
+    """Removes what is left of a replica that has ended: its record and its folder. Follows no link."""
+    record_path(folder).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def describe_exit(code: int) -> str:

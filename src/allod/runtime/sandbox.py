@@ -1,9 +1,10 @@
 """The sandbox of a replica: bubblewrap's command line, and whether this machine can carry it out.
 
 A sealed replica sees the system's programs and libraries, its Python and what its spec names, all
-read-only; a private /tmp; and one writable folder, that of its socket. It has its own user, process, IPC,
-host-name and cgroup namespaces, no capabilities, no way to new privileges or new user namespaces, and,
-unless its spec says otherwise, no network interface but an unconnected loopback.
+read-only; a private /tmp and /dev/shm of bounded size; and one writable folder, that of its socket. It has
+its own user, process, IPC, host-name and cgroup namespaces, no capabilities, no way to new privileges or new
+user namespaces, a bound on its processes and on the size of a file, and, unless its spec says otherwise, no
+network interface but an unconnected loopback.
 
 Nothing here starts a replica; `probe` starts one harmless program, to find out.
 """
@@ -66,17 +67,24 @@ def arguments(spec: LaunchSpec, *, program: str, info_fd: int | None = None) -> 
         argv += ["--ro-bind", str(path), str(path)]
     for device in spec.devices:
         argv += ["--dev-bind-try", str(device), str(device)]
-    argv += ["--bind", folder, folder, "--chdir", folder, "--remount-ro", "/"]
+    # Memory that a replica fills is the machine's: bubblewrap's own /dev would take half of it.
+    argv += ["--perms", "1777", "--size", str(limits.REPLICA_TMP_BYTES_MAX), "--tmpfs", "/dev/shm"]  # noqa: S108
+    argv += ["--bind", folder, folder, "--chdir", folder, "--remount-ro", "/dev", "--remount-ro", "/"]
     if info_fd is not None:
         argv += ["--info-fd", str(info_fd)]
     return [*argv, "--", *bounded(spec)]
 
 
 def bounded(spec: LaunchSpec) -> list[str]:
-    """The command with its memory limit, sealed or not."""
-    if spec.memory_bytes_max is None:
-        return list(spec.argv)
-    return ["prlimit", f"--as={spec.memory_bytes_max}", "--", *spec.argv]
+    """The command with its limits, sealed or not.
+
+    Inside a sandbox the kernel counts the processes of that sandbox (Linux 5.14 and later), of any user but
+    root; the bound on a file's size is what stops a flood of the log between two looks at it.
+    """
+    bounds = [f"--nproc={limits.REPLICA_PROCESSES_MAX}", f"--fsize={limits.REPLICA_FILE_BYTES_MAX}"]
+    if spec.memory_bytes_max is not None:
+        bounds.append(f"--as={spec.memory_bytes_max}")
+    return ["prlimit", *bounds, "--", *spec.argv]
 
 
 def environment(spec: LaunchSpec) -> dict[str, str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,7 +59,8 @@ class _Slot:
 
 
 class Supervisor:
-    """`run_dir/replicas/<id>/` holds each replica's socket and record, `log_dir/<id>.log` its output.
+    """`run_dir/replicas/<id>/` holds each replica's socket, `run_dir/records/<id>.json` what is known of it,
+    `log_dir/<id>.log` its output.
 
     Where `sandbox_report` (by default what `sandbox.probe` says now) has it that nothing can be sealed,
     replicas run unsealed and their state says so.
@@ -198,7 +198,7 @@ class Supervisor:
         if slot.task is not None:
             await slot.task
         del self._slots[slot.spec.id]
-        shutil.rmtree(slot.spec.socket.parent, ignore_errors=True)
+        process.forget(slot.spec.socket.parent)
 
     # --- looking and telling --------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Supervisor:
         """The living replicas that are still wanted as they are; all others of this folder are ended."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept: dict[str, Record] = {}
-        for folder in list(self._folder.iterdir()):
+        for folder in process.recorded(self._folder):
             record = process.read_record(folder)
             spec = wanted.get(folder.name)
             if record is not None and spec is not None and self._same(record, spec):
@@ -232,7 +232,7 @@ class Supervisor:
                 continue
             if record is not None:
                 process.kill(record)
-            shutil.rmtree(folder, ignore_errors=True)
+            process.forget(folder)
         known = frozenset(p for r in kept.values() for p in _family(r))
         await asyncio.to_thread(process.kill_strays, self._folder, known)
         return kept
@@ -253,15 +253,15 @@ def kill_recorded(run_dir: Path) -> int:
     """
     folder = run_dir / "replicas"
     count = 0
-    for one in list(folder.iterdir()) if folder.is_dir() else []:
+    for one in process.recorded(folder):
         if (record := process.read_record(one)) is not None:
             process.kill(record)
             count += 1
     deadline = time.monotonic() + _GONE_TIMEOUT_S
     while process.kill_strays(folder) and time.monotonic() < deadline:
         time.sleep(0.01)
-    for one in list(folder.iterdir()) if folder.is_dir() else []:
-        shutil.rmtree(one, ignore_errors=True)
+    for one in process.recorded(folder):
+        process.forget(one)
     return count
 
 
