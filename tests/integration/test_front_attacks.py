@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -15,7 +16,7 @@ from front_home import KEY, Home, answers, drain, request, talk
 
 CHAT = {"model": "m", "messages": []}
 SHORT = {"header_s": 0.3, "body_idle_s": 0.3, "keepalive_idle_s": 1.0, "client_stall_s": 1.0, "sweep_s": 0.05,
-         "connections_max": 200}  # fmt: skip
+         "body_grace_s": 1.0, "body_bytes_per_s": 1000.0, "connections_max": 200}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,23 @@ def test_a_slow_client_is_told_and_let_go(home: Home, sent: bytes) -> None:
     (answer,) = answers(talk(home.port, sent))
     assert (answer.status, answer.code) == (408, "http.timeout")
     assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("framing", ["content-length: 100000", "transfer-encoding: chunked"])
+def test_a_body_that_trickles_is_let_go_though_no_gap_is_long(home: Home, framing: str) -> None:
+    head = request(CHAT).partition(b"content-length")[0] + f"{framing}\r\n\r\n".encode()
+    drop = b"1\r\n \r\n" if "chunked" in framing else b" "
+    with socket.create_connection(("127.0.0.1", home.port), timeout=5) as s:
+        s.sendall(head)
+        began = time.monotonic()
+        s.settimeout(0.05)
+        seen = b""
+        while not seen and time.monotonic() - began < 4:
+            s.sendall(drop)
+            with contextlib.suppress(TimeoutError):
+                seen = s.recv(1000)
+        assert SHORT["body_grace_s"] <= time.monotonic() - began < 3
+        assert seen.startswith(b"HTTP/1.1 408 ")
 
 
 def test_slow_headers_do_not_extend_their_own_deadline(home: Home) -> None:

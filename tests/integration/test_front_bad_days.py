@@ -80,6 +80,21 @@ def test_the_circuit_opens_and_closes_again(home: Home) -> None:
     wait_for(lambda: ask(home).status == 200, 5)
 
 
+def test_an_engines_500_is_its_answer_and_no_sign_of_its_health(home: Home) -> None:
+    """llama.cpp answers a malformed tool with 500: one client's mistake must not close a replica to all."""
+    home.spawn("r1", {"status": 500})
+    home.spawn("r2", {"status": 500})
+    home.spawn("far1")
+    home.start()
+    for _ in range(14):
+        answer = ask(home)
+        assert (answer.status, answer.headers["allod-site"]) == (500, "here")
+    assert len(home.seen("r1")) == len(home.seen("r2")) == 7
+    assert not home.seen("far1")
+    receipt = receipt_of(home, answer)
+    assert (receipt.outcome, [a.outcome for a in receipt.attempts]) == ("failed", ["status-500"])
+
+
 def test_an_engine_that_dies_inside_a_stream_is_never_passed_off_as_done(home: Home) -> None:
     home.spawn("r1")
     home.spawn("r2")

@@ -31,9 +31,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home = Home(tmp_path_factory.mktemp("front"))
     home.service("m", home.replica("r1", active_watts=100.0), aliases=("small",))
     home.service("provider", home.replica("far1", site_name="far", upstream_model="far-name"))
+    home.service("several", home.replica("r1-several", choices_max=1), home.replica("r2", choices_max=4))
     home.service("scan", home.replica("ocr1"), kind="ocr")
     home.service("empty")
     home.spawn("r1")
+    home.spawn("r2")
     home.spawn("far1")
     home.spawn("ocr1", {"ocr": True})
     home.start()
@@ -221,6 +223,19 @@ def test_bad_input_has_a_clear_answer_in_both_dialects(
     mistral = ask(home, body, path="/v1/ocr", **fields)
     assert mistral.status in (status, 400)
     assert json.loads(mistral.body)["object"] == "error"
+
+
+def test_more_choices_than_the_engine_counts_are_refused_before_it_is_asked(home: Home) -> None:
+    before = len(home.seen("r1"))
+    answer = ask(home, {**CHAT, "n": 2})
+    assert (answer.status, answer.code, json.loads(answer.body)["error"]["param"]) == (
+        400, "request.too-many-choices", "n",
+    )  # fmt: skip
+    assert b"at most 1 " in answer.body
+    assert len(home.seen("r1")) == before
+    assert ask(home, {**CHAT, "n": 1}).status == 200
+    assert ask(home, {**CHAT, "model": "several", "n": 4}).status == 200
+    assert ask(home, {**CHAT, "model": "several", "n": 5}).code == "request.too-many-choices"
 
 
 def test_an_unknown_model_is_answered_with_the_nearest_name(home: Home) -> None:

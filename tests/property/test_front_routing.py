@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from allod.clock import ManualClock
 from allod.front.auth import Identity
-from allod.front.client import HOT
 from allod.front.exchange import Exchange
-from allod.front.http1 import response_head
+from allod.front.http1 import request_head, response_head
 from allod.front.problems import Problem
 from allod.front.snapshot import ProjectEntry, ReplicaEntry, ServiceEntry, Snapshot
+from allod.front.terms import HOT, Terms
 from allod.front.worker import Counts
 from allod.front.world import World
 from allod.identity.caller import Caller, Role
@@ -187,16 +187,16 @@ def test_no_sequence_contacts_a_site_that_is_not_allowed(data: st.DataObject) ->
     project = sim.world.projects["p"]
     caller = Caller(key_id="k", organisation="o", project="p", role=data.draw(st.sampled_from(Role)))
     first_allowed = sim.policy.allowed
-    exchange = Exchange(
-        sim,
-        sim,
-        HOT[b"/v1/chat/completions"],
-        Identity(caller, project, 1 << 62),
-        (DataClass.PUBLIC, frozenset()),
-        "",
-    )  # type: ignore[arg-type]
+    vouched = Identity(caller, project, 1 << 62).header
+    raw = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"allod-data-class: public\r\nallod-internal-caller: " + vouched + b"\r\n"
+    )
+    head = request_head(raw, len(raw))
+    terms = Terms(HOT[head.path], head, sim.world, sim.clock.now_us(), inner=True)
+    exchange = Exchange(sim, sim, terms)  # type: ignore[arg-type]
     stream = data.draw(st.booleans())
-    exchange.start(b'{"model":"m","stream":%b}' % (b"true" if stream else b"false"), b"application/json")
+    exchange.start(b'{"model":"m","stream":%b}' % (b"true" if stream else b"false"), sim.clock.now_us())
     sim.pending = None if not sim.contacts else sim.pending  # type: ignore[has-type]
     for _ in range(12):
         if exchange.ended:

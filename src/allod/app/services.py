@@ -25,7 +25,7 @@ from allod.engines.provider.spec import config_bytes, provider_spec
 from allod.engines.vllm import Gpus, find_installation, vllm_spec
 from allod.errors import AllodError, Usage
 from allod.front.snapshot import ReplicaEntry, ServiceEntry
-from allod.limits import MODEL_CONFIG_BYTES_MAX
+from allod.limits import ENGINE_CHOICES_MAX, MODEL_CONFIG_BYTES_MAX
 from allod.models import fim, instructions, papers, trust
 from allod.models import store as models
 from allod.models.fim import FimForm
@@ -224,6 +224,7 @@ class _Building:
                 engine=f"allod-egress {__version__}",
                 engine_digest="",
                 model_digest="",
+                choices_max=ENGINE_CHOICES_MAX,
             )
             self._add(
                 ServiceEntry(
@@ -320,4 +321,5 @@ def _replica(
         model_digest=spec.model_digest,
         quantisation=manifest.quantisation if manifest else "",
         active_watts=watts,
+        choices_max=ENGINE_CHOICES_MAX if spec.engine.startswith("vllm ") else 1,
     )

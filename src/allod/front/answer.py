@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from allod import limits
 from allod.front import usage
-from allod.front.http1 import LAST_CHUNK, ResponseHead, chunk
+from allod.front.chunks import LAST_CHUNK, chunk
+from allod.front.http1 import ResponseHead
 from allod.front.problems import Problem, reason
 from allod.front.receipt import Record
-from allod.ledger.commitment import Commitment, commit
+from allod.ledger.commitment import Commitment
 from allod.ledger.statement import Usage
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Answer:
         self.size = 0  # bytes of the body as sent, or about to be sent by `last`
         self.status = 0
 
-    def open(self, head: ResponseHead, site: bytes) -> None:
+    def open(self, head: ResponseHead, site: bytes, data_class: bytes) -> None:
         """The replica's head is in. Nothing is written yet."""
         record = self._record
         self.status = status = head.status
@@ -56,7 +57,7 @@ class Answer:
         self._head = (
             b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n"
             b"allod-receipt: %b\r\nallod-site: %b\r\nallod-data-class: %b\r\n"
-            % (status, reason(status), kind, record.id.encode(), site, record.plan.data_class)
+            % (status, reason(status), kind, record.id.encode(), site, data_class)
         )
         if b"retry-after" in head.fields:
             self._head += b"retry-after: %b\r\n" % head.fields[b"retry-after"]
@@ -98,7 +99,7 @@ class Answer:
 
     def _relay(self, out: bytes) -> None:
         if self._commitment is None:
-            self._commitment = Commitment(self._record.key, "output")
+            self._commitment = self._record.key.commitment("output")
         self._commitment.update(out)
         self.size += len(out)
         framed = chunk(out) if self._chunked else out
@@ -123,8 +124,8 @@ class Answer:
         held = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         return usage.of_answer(self._tail + held if self.relayed else held, whole=not self.relayed)
 
-    def seal(self, *, whole: bool) -> str:
-        """The commitment to the body as sent, hex; with `whole`, including what `last` will send. Once
+    def seal(self, *, whole: bool) -> bytes:
+        """The commitment to the body as sent; with `whole`, including what `last` will send. Once
         only.
         """
         held = b""
@@ -133,7 +134,7 @@ class Answer:
         self.size += len(held)
         self._pieces = [held]
         if self._commitment is None:
-            return commit(self._record.key, "output", held)
+            return self._record.key.commit("output", held)
         self._commitment.update(held)
         return self._commitment.hexdigest()
 

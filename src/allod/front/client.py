@@ -12,11 +12,12 @@ import socket
 from typing import TYPE_CHECKING, Final, cast
 
 from allod import limits
-from allod.front import auth
-from allod.front.exchange import Exchange, HotRoute
+from allod.front.exchange import Exchange
 from allod.front.handoff import Handoff
-from allod.front.http1 import Chunks, FramingError, RequestHead, incomplete_head, request_head
+from allod.front.http1 import FramingError, Repeated, RequestHead, incomplete_head, request_head
+from allod.front.intake import Intake
 from allod.front.problems import Dialect, Problem, dialect_of, reason
+from allod.front.terms import HOT, Terms
 
 if TYPE_CHECKING:
     from allod.front.worker import Worker
@@ -26,14 +27,6 @@ _NEVER: Final = float("inf")
 _LINGER_S = 2.0  # after an early answer the client may still be sending; closing at once could eat the answer
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-HOT: Final = {
-    b"/v1/chat/completions": HotRoute("/v1/chat/completions", "chat", "chat"),
-    b"/v1/completions": HotRoute("/v1/completions", "complete", "chat"),
-    b"/v1/embeddings": HotRoute("/v1/embeddings", "embed", "embed"),
-    b"/v1/ocr": HotRoute("/v1/ocr", "ocr", "ocr"),
-}
-HOT[b"/mistral/v1/ocr"] = HOT[b"/v1/ocr"]  # the OCR engine speaks Mistral's shape by itself
-
 
 class ClientConnection(asyncio.Protocol):
     """`inner` connections come from the control process over a Unix socket: its internal headers are
@@ -41,8 +34,8 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body", "_buffer", "_charged", "_chunks", "_exchange", "_full", "_handoff", "_head", "_inner",
-        "_left", "_paused", "_stage", "_transport", "_unread", "_worker", "deadline", "dialect", "keeps",
+        "_body", "_buffer", "_exchange", "_full", "_handoff", "_head", "_inner", "_intake", "_paused",
+        "_repeated", "_stage", "_terms", "_transport", "_unread", "_worker", "deadline", "dialect", "keeps",
         "minor",
     )  # fmt: skip
 
@@ -53,10 +46,10 @@ class ClientConnection(asyncio.Protocol):
         self._stage = _HEAD
         self._buffer = b""
         self._head: RequestHead | None = None
+        self._repeated: Repeated[RequestHead] | None = None  # the last head on a hot route,
+        self._terms: Terms | None = None  # and what it settled
         self._body: list[bytes] = []
-        self._chunks: Chunks | None = None
-        self._left = 0
-        self._charged = 0  # body bytes of this connection in the worker's account
+        self._intake: Intake | None = None  # of a body that did not come whole with its head
         self._unread = False  # a part of the request's body has not been taken off the connection
         self._exchange: Exchange | None = None
         self._handoff: Handoff | None = None
@@ -91,7 +84,10 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._stage == _HEAD:
-            self._read_head(self._buffer + data if self._buffer else data)
+            if self._buffer:
+                self._read_head(self._buffer + data)
+            elif self._repeated is None or not self._read_again(self._repeated, data):
+                self._read_head(data)
         elif self._stage == _BODY:
             self._read_body(data)
         elif self._stage == _BUSY:
@@ -121,7 +117,9 @@ class ClientConnection(asyncio.Protocol):
         self._transport = None
         self._worker.connections.discard(self)
         self._cancel()
-        self._discharge()
+        if self._intake is not None:
+            self._intake.release()
+            self._intake = None
 
     def pause_writing(self) -> None:
         self._full = True
@@ -141,6 +139,22 @@ class ClientConnection(asyncio.Protocol):
 
     # --- reading ---
 
+    def _read_again(self, repeated: Repeated[RequestHead], data: bytes) -> bool:
+        """Takes a whole request whose head is that of the one before; False where it is anything else."""
+        head = repeated.head
+        body_at = repeated.again(data)
+        if not body_at or len(data) - body_at != head.length:
+            return False
+        self._head = head
+        self._unread = False
+        self.keeps = head.keep_alive and not self._worker.draining
+        try:
+            self._start(head, data[body_at:])
+        except Problem as problem:
+            self._exchange = None
+            self.problem(problem)
+        return True
+
     def _read_head(self, data: bytes) -> None:
         if data[:2] == b"\r\n":
             data = data[2:]  # RFC 9112 §2.2: an empty line before a request line
@@ -158,13 +172,12 @@ class ClientConnection(asyncio.Protocol):
             self.problem(Problem(e.status, e.code, e.message, close=True))
             return
         self._head = head
+        self._repeated = None
         self.minor = head.minor
         self.keeps = head.keep_alive and not self._worker.draining
         rest = data[end + 4 :]
         if head.chunked or head.length > len(rest):
             self._unread = True
-            self._left = head.length
-            self._chunks = Chunks() if head.chunked else None
             self._buffer = rest
             body = None
         else:
@@ -172,52 +185,35 @@ class ClientConnection(asyncio.Protocol):
             body = rest[: head.length]
             self._buffer = rest[head.length :]
         try:
-            self._dispatch(head, body)
+            if self._dispatch(head, body):
+                self._repeated = Repeated.of(head, data, end + 2)
         except Problem as problem:
             self._exchange = None
             self.problem(problem)
 
-    def _dispatch(self, head: RequestHead, body: bytes | None) -> None:
-        """`body` is None while it has not arrived completely."""
-        fields, worker = head.fields, self._worker
-        agent = fields.get(b"user-agent", b"")
-        self.dialect = dialect_of(head.path, agent)
+    def _dispatch(self, head: RequestHead, body: bytes | None) -> bool:
+        """`body` is None while it has not arrived completely. True for a hot route."""
+        worker = self._worker
+        self.dialect = dialect_of(head.path, head.fields.get(b"user-agent", b""))
         route = HOT.get(head.path)
         if route is None or (self.dialect == "mistral" and route.kind != "ocr"):
             if head.path in (b"/healthz", b"/readyz") and not self._inner:
                 self._health(head)
             else:
                 self._hand_over(head, body)
-            return
-        if head.method != b"POST":
-            raise Problem(405, "http.method", f"{route.endpoint} is asked with POST")
+            return False
         world = worker.world
         if world is None:
             raise worker.no_snapshot()
-        if self._inner:
-            identity = world.keyring.inner(fields.get(b"allod-internal-caller", b""))
-            parent = fields.get(b"allod-internal-parent", b"").decode("latin-1")
-        else:
-            found = world.keyring.identify(fields, worker.clock.now_us())
-            if found is None:
-                raise auth.missing()
-            identity, parent = found, ""
-        if b"content-encoding" in fields:
-            raise Problem(
-                415, "body.content-encoding", "a compressed body is not read here", hint="Send it plain"
-            )
-        carried = auth.carried(identity.project, fields)
-        self._exchange = Exchange(worker, self, route, identity, carried, parent)
+        self._terms = Terms(route, head, world, worker.clock.now_us(), inner=self._inner)
         if body is not None:
-            self._start(body)
+            self._start(head, body)
         else:
             self._await_body(head)
+        return True
 
     def _await_body(self, head: RequestHead) -> None:
-        worker = self._worker
-        if worker.body_bytes + head.length > limits.BODIES_BYTES_MAX:
-            raise Problem(503, "front.memory", "too many large requests are being received", retry_after_s=2)
-        self._charge(head.length)
+        self._intake = Intake(self._worker, head, held=True)
         self._stage = _BODY
         rest, self._buffer = self._buffer, b""
         if head.expects and not rest:
@@ -225,13 +221,15 @@ class ClientConnection(asyncio.Protocol):
         self._read_body(rest)
 
     def _read_body(self, data: bytes) -> None:
-        self.deadline = self._worker.now() + self._worker.timeouts.body_idle_s
+        intake = self._intake
+        assert intake is not None
         try:
-            piece, rest, done = self._body_piece(data)
+            piece, rest, done = intake.take(data)
         except FramingError as e:
             self._cancel()
             self.problem(Problem(e.status, e.code, e.message, close=True))
             return
+        self.deadline = intake.deadline()
         if done:
             self._unread = False
             self._buffer = rest
@@ -245,35 +243,26 @@ class ClientConnection(asyncio.Protocol):
         if not done:
             return
         pieces, self._body = self._body, []
+        head = self._head
+        assert head is not None
         try:
-            self._start(b"".join(pieces))
+            self._start(head, b"".join(pieces))
         except Problem as problem:
             self._exchange = None
             self.problem(problem)
 
-    def _body_piece(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        """(body bytes in `data`, what follows the body, whether the body is complete)."""
-        chunks = self._chunks
-        if chunks is None:
-            piece = data[: self._left]
-            self._left -= len(piece)
-            return piece, data[len(piece) :], not self._left
-        piece = chunks.feed(data)
-        if chunks.total > limits.BODY_BYTES_MAX:
-            raise FramingError(413, "body.too-large", f"the body exceeds {limits.BODY_BYTES_MAX} bytes")
-        if self._handoff is None:
-            if self._worker.body_bytes + len(piece) > limits.BODIES_BYTES_MAX:
-                raise FramingError(503, "front.memory", "too many large requests are being received")
-            self._charge(len(piece))
-        return piece, chunks.rest, chunks.done
-
-    def _start(self, body: bytes) -> None:
-        exchange, head = self._exchange, self._head
-        assert exchange is not None
-        assert head is not None
+    def _start(self, head: RequestHead, body: bytes) -> None:
+        worker, terms = self._worker, self._terms
+        world, now_us = worker.world, worker.clock.now_us()
+        assert world is not None
+        assert terms is not None
+        if world is not terms.world or now_us >= terms.identity.expires_us:
+            # keys or rules have changed since the head was read
+            self._terms = terms = Terms(terms.route, head, world, now_us, inner=self._inner)
+        self._exchange = exchange = Exchange(worker, self, terms)
         self._stage = _BUSY
         self.deadline = _NEVER
-        exchange.start(body, head.fields.get(b"content-type", b""))
+        exchange.start(body, now_us)
 
     # --- what is not a hot route ---
 
@@ -295,6 +284,7 @@ class ClientConnection(asyncio.Protocol):
             self._stage = _BUSY
             self._handoff.start(body, whole=True)
             return
+        self._intake = Intake(worker, head, held=False)
         self._stage = _BODY
         rest, self._buffer = self._buffer, b""
         self.pause_reading()
@@ -351,15 +341,16 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         self._handoff = None
         self._head = None
-        self._discharge()
+        if self._intake is not None:
+            self._intake.release()
+            self._intake = None
         if not self.keeps or self._worker.draining:
             self.leave()
             return
         self._stage = _HEAD
         self.deadline = self._worker.now() + self._worker.timeouts.keepalive_idle_s
-        if self._paused and self._transport is not None:
-            self._paused = False
-            self._transport.resume_reading()
+        if self._paused:
+            self.resume_reading()
         if self._buffer:
             self._worker.loop.call_soon(self._next_pipelined)
 
@@ -393,11 +384,15 @@ class ClientConnection(asyncio.Protocol):
     def pause_reading(self) -> None:
         if not self._paused and self._transport is not None and not self._transport.is_closing():
             self._paused = True
+            if self._intake is not None:
+                self._intake.pause()
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._paused and self._transport is not None and not self._transport.is_closing():
             self._paused = False
+            if self._intake is not None:
+                self._intake.resume()
             self._transport.resume_reading()
 
     # --- time, and the end ---
@@ -430,11 +425,3 @@ class ClientConnection(asyncio.Protocol):
         handoff, self._handoff = self._handoff, None
         if handoff is not None:
             handoff.cancelled()
-
-    def _charge(self, size: int) -> None:
-        self._charged += size
-        self._worker.body_bytes += size
-
-    def _discharge(self) -> None:
-        self._worker.body_bytes -= self._charged
-        self._charged = 0

@@ -8,80 +8,54 @@ spool is ended exactly once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from allod import limits
 from allod.front import body as bodies
-from allod.front import splice, usage
+from allod.front import refusals, splice, usage
 from allod.front.answer import Answer
-from allod.front.auth import Identity
 from allod.front.http1 import ResponseHead
 from allod.front.problems import Problem
-from allod.front.receipt import NO_ENERGY, Record, energy_of, estimated
+from allod.front.receipt import Record, attempts, energy_of, estimated
 from allod.front.route import Plan, choose
+from allod.front.terms import Terms
 from allod.front.upstream import Replica, Upstream
-from allod.ledger.commitment import commit
-from allod.ledger.statement import Attempt, Outcome
-from allod.policy.decision import DataClass
+from allod.ledger.statement import Outcome
 
 if TYPE_CHECKING:
     from allod.front.client import ClientConnection
     from allod.front.worker import Worker
 
 _FAILS_OVER: Final = frozenset({502, 503, 504})
-_RETRY_AFTER_S = 2
-
-
-class HotRoute:
-    """A path whose dialect is the engines' own."""
-
-    __slots__ = ("action", "endpoint", "kind", "request_line")
-
-    def __init__(self, endpoint: str, action: str, kind: str) -> None:
-        self.endpoint = endpoint
-        self.action = action
-        self.kind = kind
-        self.request_line = (
-            b"POST %b HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\ncontent-length: "
-            % endpoint.encode()
-        )
+_FIRST_BYTE_S: Final = limits.ENGINE_FIRST_BYTE_TIMEOUT_S
+_IDLE_S: Final = limits.ENGINE_IDLE_TIMEOUT_S
 
 
 class Exchange:
-    """Created when the body is complete; owned by its client connection until it calls `client.finished`."""
+    """Created when the head is read; owned by its client connection until it calls `client.finished`."""
 
     __slots__ = (
-        "_answer", "_asked", "_attempts", "_body", "_categories", "_client", "_data_class", "_durable_intent",
-        "_identity", "_parent", "_plan", "_reading", "_record", "_replica", "_retried", "_route",
-        "_service_s", "_tried", "_upstream", "_worker", "_world", "ended",
+        "_answer", "_asked", "_body", "_choices", "_client", "_durable_intent", "_fared", "_plan", "_reading",
+        "_record", "_replica", "_retried", "_service_s", "_terms", "_tried", "_upstream", "_worker", "ended",
     )  # fmt: skip
 
-    def __init__(  # noqa: PLR0917 — each is another value of the same one request
-        self,
-        worker: Worker,
-        client: ClientConnection,
-        route: HotRoute,
-        identity: Identity,
-        carried: tuple[DataClass, frozenset[str]],
-        parent: str,
-    ) -> None:
+    _asked: bodies.Asked
+    _body: bytes
+    _plan: Plan[Replica]
+    _reading: float
+
+    def __init__(self, worker: Worker, client: ClientConnection, terms: Terms) -> None:
         self._worker = worker
         self._client = client
-        self._route = route
-        self._identity = identity
-        self._data_class, self._categories = carried
-        self._parent = parent
-        self._world = worker.world
-        self._plan: Plan[Replica] | None = None
+        self._terms = terms
         self._record: Record | None = None
-        self._asked: bodies.Asked | None = None
-        self._body = b""
         self._answer: Answer | None = None
-        self._attempts: list[Attempt] = []
-        self._tried: list[str] = []
         self._replica: Replica | None = None
         self._upstream: Upstream | None = None
-        self._reading = 0.0
+        self._tried: tuple[str, ...] = ()  # replicas that were contacted
+        self._fared: tuple[tuple[str, Replica], ...] = ()  # how each of them fared, once that is known
+        self._choices: float = 1
         self._service_s = 0.0
         self._durable_intent = False
         self._retried = False
@@ -89,102 +63,61 @@ class Exchange:
 
     # --- deciding ---
 
-    def start(self, body: bytes, content_type: bytes) -> None:
-        """Raises Problem before anything is begun; afterwards every outcome goes through `_end`."""
-        worker, route, world = self._worker, self._route, self._world
-        assert world is not None
-        self._asked = asked = bodies.read(body, content_type)
-        service = world.service(asked.model)
-        if service.kind != route.kind:
-            raise Problem(
-                400,
-                "model.wrong-kind",
-                f"the model {service.model!r} answers {service.kind} requests, not {route.endpoint}",
-                param="model",
-            )
-        if not service.replicas:
-            raise Problem(
-                503, "model.not-running", f"no replica of {service.model!r} is running", retry_after_s=5
-            )
-        worker.evidence.check()
-        now_us = worker.clock.now_us()
-        plan = world.plan(self._identity, service, route.action, self._data_class, self._categories, now_us)
-        self._plan = plan
+    def start(self, body: bytes, now_us: int) -> None:
+        """Raises Problem before anything is begun; afterwards every outcome goes through `_end` or `_say`."""
+        worker, terms = self._worker, self._terms
         self._body = body
-        self._record = record = Record(
-            world=world,
-            plan=plan,
-            identity=self._identity,
-            endpoint=route.endpoint,
-            body=body,
-            sampling=bodies.sampling(asked),
-            parent=self._parent,
-            clock=worker.clock,
+        self._asked = asked = bodies.read(body, terms.content_type)
+        self._plan = plan = terms.plan(asked.model, now_us)
+        candidates: Sequence[Replica] = plan.candidates
+        if asked.n is not None and asked.n > 1:
+            self._choices = asked.n
+            candidates = self._able(plan.candidates)
+            if plan.candidates and not candidates:
+                raise refusals.too_many_choices(max(r.entry.choices_max for r in plan.candidates))
+        record = Record(
+            terms.world, plan, terms.identity, terms.route.endpoint, body, asked, terms.parent, now_us
         )
-        replica = choose(plan.candidates, (), worker.now())
+        replica = choose(candidates, (), worker.now())
         worker.evidence.begin(record.intent(replica))
+        self._record = record
         worker.counts.exchanges += 1
-        if not plan.candidates:
-            self._refuse(plan)
-        elif replica is None:
-            self._unreachable()
-        else:
+        if replica is not None:
             self._towards(replica)
+        elif plan.candidates:
+            self._say(refusals.unreachable(plan), "failed")
+        else:
+            self._say(refusals.denied(plan), "refused")
 
-    def _refuse(self, plan: Plan[Replica]) -> None:
-        reasons = "; ".join(
-            f"{v.site}: {', '.join(v.rules)}" + (f" ({v.reasons[0]})" if v.reasons else "")
-            for v in plan.decision.verdicts
-        )
-        self._say(
-            Problem(
-                403,
-                "policy.denied",
-                f"the policy allows no site for {plan.ask.data_class.label} data with {plan.ask.model!r}: "
-                f"{reasons or 'nothing is known of its sites'}",
-                hint=f"allod policy explain --model {plan.ask.model} --class {plan.ask.data_class.label}",
-            ),
-            "refused",
-        )
-
-    def _unreachable(self) -> None:
-        self._say(
-            Problem(
-                503,
-                "replica.unreachable",
-                f"no allowed replica of {self._plan.ask.model if self._plan else ''!r} can be reached",
-                hint="Try again shortly; allod status shows its replicas",
-                retry_after_s=_RETRY_AFTER_S,
-            ),
-            "failed",
-        )
+    def _able(self, replicas: Sequence[Replica]) -> Sequence[Replica]:
+        """Those whose engine counts as many choices as were asked for."""
+        return [r for r in replicas if self._choices <= r.entry.choices_max]
 
     # --- contacting ---
 
     def _towards(self, replica: Replica) -> None:
         self._replica = replica
         if replica.local or self._durable_intent:
-            self._contact()
+            self._contact(replica)
         else:
             self._worker.evidence.when_durable(self._intent_durable)
 
     def _intent_durable(self, ok: bool) -> None:
         self._durable_intent = ok
-        if self.ended:
+        replica = self._replica
+        if self.ended or replica is None:
             return
         if not ok:
             self._replica = None
-            self._unreachable()
-        elif self._replica not in self._candidates():  # the rules changed while the disk was written
+            self._say(refusals.unreachable(self._plan), "failed")
+        elif replica not in self._candidates():  # the rules changed while the disk was written
             self._next()
         else:
-            self._contact()
+            self._contact(replica)
 
-    def _contact(self) -> None:
-        replica = self._replica
-        assert replica is not None
+    def _contact(self, replica: Replica) -> None:
         worker = self._worker
-        self._tried.append(replica.id)
+        self._tried += (replica.id,)
         replica.breaker.sending()
         replica.last_used = worker.counts.exchanges
         self._reading = replica.started(worker.now())
@@ -204,15 +137,13 @@ class Exchange:
             self._send(connection)
 
     def _send(self, connection: Upstream) -> None:
-        replica, asked, record, plan = self._replica, self._asked, self._record, self._plan
+        replica, record, client = self._replica, self._record, self._client
         assert replica is not None
-        assert asked is not None
         assert record is not None
-        assert plan is not None
         try:
             # The instructions are those of the plan: after a reload the receipt still names what was sent.
             body, strips = splice.prepare(
-                self._body, asked, replica.entry.upstream_model, plan.service.system_prompt
+                self._body, self._asked, replica.entry.upstream_model, self._plan.service.system_prompt
             )
         except Problem as problem:
             connection.close()
@@ -220,20 +151,19 @@ class Exchange:
             replica.breaker.abandoned()
             self._say(problem, "failed")
             return
-        self._answer = Answer(self._client, record, strips_usage=strips)
+        self._answer = Answer(client, record, strips_usage=strips)
         self._upstream = connection
-        self._client.deadline = self._worker.now() + limits.ENGINE_FIRST_BYTE_TIMEOUT_S
-        connection.send(b"%b%d\r\n\r\n%b" % (self._route.request_line, len(body), body), self)
+        client.deadline = self._worker.now() + _FIRST_BYTE_S
+        connection.send(b"%b%d\r\n\r\n%b" % (self._terms.route.request_line, len(body), body), self)
 
-    def _candidates(self) -> tuple[Replica, ...]:
+    def _candidates(self) -> Sequence[Replica]:
         """The plan's candidates, less those that the rules of this moment no longer allow."""
-        plan, worker = self._plan, self._worker
-        assert plan is not None
+        plan, worker, terms = self._plan, self._worker, self._terms
         now_us = worker.clock.now_us()
         world = worker.world
-        if world is self._world and now_us < plan.decision.valid_until_us:
+        if world is terms.world and now_us < plan.valid_until_us:
             return plan.candidates
-        project = world.projects.get(self._identity.caller.project) if world else None
+        project = world.projects.get(terms.identity.caller.project) if world else None
         if world is None or project is None:
             return ()
         try:
@@ -241,11 +171,11 @@ class Exchange:
         except Problem:
             return ()
         now_plan = world.plan(
-            self._identity,
+            terms.identity,
             service,
             plan.ask.action,
-            max(self._data_class, project.floor_class),
-            self._categories | project.categories,
+            max(terms.data_class, project.floor_class),
+            terms.categories | project.categories,
             now_us,
         )
         return tuple(r for r in now_plan.candidates if r.site in plan.rules)
@@ -255,16 +185,16 @@ class Exchange:
         assert replica is not None
         self._leave(replica)
         replica.breaker.failed(self._worker.now())
-        self._attempts.append(Attempt(outcome=outcome, replica=replica.id, site=replica.site))
+        self._fared += ((outcome, replica),)
         self._answer = None
         self._retried = False
         self._next()
 
     def _next(self) -> None:
-        replica = choose(self._candidates(), self._tried, self._worker.now())
+        replica = choose(self._able(self._candidates()), self._tried, self._worker.now())
         if replica is None:
             self._replica = None
-            self._unreachable()
+            self._say(refusals.unreachable(self._plan), "failed")
         else:
             self._towards(replica)
 
@@ -283,14 +213,14 @@ class Exchange:
         assert replica is not None
         assert answer is not None
         replica.breaker.succeeded()
-        answer.open(head, replica.site_header)
-        self._client.deadline = self._worker.now() + limits.ENGINE_IDLE_TIMEOUT_S
+        answer.open(head, replica.site_header, self._plan.data_class)
+        self._client.deadline = self._worker.now() + _IDLE_S
 
     def upstream_body(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:
             return
-        self._client.deadline = self._worker.now() + limits.ENGINE_IDLE_TIMEOUT_S
+        self._client.deadline = self._worker.now() + _IDLE_S
         answer.take(data)
 
     def upstream_end(self) -> None:
@@ -302,9 +232,13 @@ class Exchange:
             replica.breaker.failed(self._worker.now())
             self._cut("stream-cut", replica, answer)
             return
-        outcome = "answered" if answer.status < 400 else f"status-{answer.status}"
-        self._attempts.append(Attempt(outcome=outcome, replica=replica.id, site=replica.site))
-        self._end("answered" if answer.status < 400 else "failed", answer, whole=True)
+        if answer.status < 400:
+            if self._fared:
+                self._fared += (("answered", replica),)
+            self._end("answered", answer, whole=True)
+        else:
+            self._fared += ((f"status-{answer.status}", replica),)
+            self._end("failed", answer, whole=True)
         self._worker.evidence.when_durable(self._answer_durable)
 
     def upstream_lost(self, reason: str) -> None:
@@ -332,13 +266,8 @@ class Exchange:
 
     def _cut(self, reason: str, replica: Replica, answer: Answer) -> None:
         """The replica failed inside an answer: the client is told so, and never that it was complete."""
-        self._attempts.append(Attempt(outcome=reason, replica=replica.id, site=replica.site))
-        problem = Problem(
-            502,
-            "replica.lost",
-            "the model's replica was lost inside this answer",
-            hint="Send the request again",
-        )
+        self._fared += ((reason, replica),)
+        problem = refusals.lost()
         if not answer.relayed:
             self._answer = None
             self._say(problem, "failed")
@@ -364,34 +293,33 @@ class Exchange:
         elif answer.relayed:
             self._client.abort()
         else:
-            self._client.problem(_no_evidence())
+            self._client.problem(refusals.no_evidence())
 
     def _say(self, problem: Problem, outcome: Outcome) -> None:
         """Ends with an answer of the front's own, which has a receipt like any other."""
-        record, worker, plan = self._record, self._worker, self._plan
+        record, worker = self._record, self._worker
         assert record is not None
-        assert plan is not None
         body = problem.body(self._client.dialect)
         self.ended = True
         leaf = record.leaf(
             replica=None,
-            attempts=tuple(self._attempts),
+            tried=attempts(self._fared),
             outcome=outcome,
             status=problem.status,
-            output=commit(record.key, "output", body),
+            output=record.key.commit("output", body),
             output_bytes=len(body),
             used=usage.NONE,
-            energy=NO_ENERGY,
+            energy=energy_of(None, 0),
             ended_us=worker.clock.now_us(),
         )
-        worker.evidence.end(record.id, leaf, record.key)
+        worker.evidence.end(record.id, leaf, record.key.key)
         worker.counts.count(outcome)
 
         def told(ok: bool) -> None:
             self._client.problem(
-                problem if ok else _no_evidence(),
+                problem if ok else refusals.no_evidence(),
                 receipt=record.id if ok else "",
-                data_class=plan.ask.data_class.label,
+                data_class=self._plan.class_label,
             )
 
         worker.evidence.when_durable(told)
@@ -400,21 +328,30 @@ class Exchange:
         record, replica, worker = self._record, self._replica, self._worker
         assert record is not None
         self.ended = True
-        used = answer.used() if answer is not None else usage.NONE
-        if used is usage.NONE and not whole and answer is not None and answer.frames:
-            used = estimated(record.input_bytes, answer.frames)
+        used = usage.NONE
+        status = size = 0
+        if answer is not None:
+            status = answer.status
+            used = answer.used()
+            if used is usage.NONE and not whole and answer.frames:
+                used = estimated(record.input_bytes, answer.frames)
+            output = answer.seal(whole=whole)
+            size = answer.size
+        else:
+            output = record.key.commit("output", b"")
+        fared = self._fared
         leaf = record.leaf(
             replica=replica,
-            attempts=tuple(self._attempts),
+            tried=attempts(fared) if fared or outcome != "answered" else None,
             outcome=outcome,
-            status=answer.status if answer is not None else 0,
-            output=answer.seal(whole=whole) if answer is not None else commit(record.key, "output", b""),
-            output_bytes=answer.size if answer is not None else 0,
+            status=status,
+            output=output,
+            output_bytes=size,
             used=used,
-            energy=energy_of(replica, self._service_s) if replica is not None else NO_ENERGY,
+            energy=energy_of(replica, self._service_s),
             ended_us=worker.clock.now_us(),
         )
-        worker.evidence.end(record.id, leaf, record.key)
+        worker.evidence.end(record.id, leaf, record.key.key)
         worker.counts.count(outcome)
 
     # --- the client ---
@@ -425,10 +362,10 @@ class Exchange:
             return
         replica, answer = self._replica, self._answer
         self._drop()
-        if replica is not None and len(self._tried) > len(self._attempts):
+        if replica is not None and len(self._tried) > len(self._fared):
             self._leave(replica)
             replica.breaker.abandoned()
-            self._attempts.append(Attempt(outcome="cancelled", replica=replica.id, site=replica.site))
+            self._fared += (("cancelled", replica),)
         self._end("cancelled", answer)
         self._worker.evidence.when_durable(lambda ok: None)
 
@@ -451,13 +388,3 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.close()
-
-
-def _no_evidence() -> Problem:
-    return Problem(
-        503,
-        "ledger.io",
-        "the receipt could not be written, so the answer is withheld",
-        hint="Try again shortly; allod doctor names the cause",
-        retry_after_s=5,
-    )

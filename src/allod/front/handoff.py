@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from allod import limits
 from allod.front.auth import Identity
-from allod.front.http1 import HOP_BY_HOP, LAST_CHUNK, RequestHead, ResponseHead, chunk
+from allod.front.chunks import LAST_CHUNK, chunk
+from allod.front.http1 import HOP_BY_HOP, RequestHead, ResponseHead
 from allod.front.problems import Problem, reason
 from allod.front.upstream import Upstream
 

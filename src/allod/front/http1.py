@@ -1,6 +1,6 @@
 """HTTP/1.1 framing, strict: what is ambiguous is refused, never repaired.
 
-Pure functions over bytes. `request_head` and `response_head` read one head; `Chunks` reads a chunked body.
+Pure functions over bytes: `request_head` and `response_head` read one head; chunked bodies are `chunks`.
 Two readers of the same bytes must never see two different messages (request smuggling, RFC 9112 §11.2), so
 each of these ends the connection: Content-Length together with Transfer-Encoding, a repeated
 Content-Length, a transfer coding other than `chunked`, a folded line, a bare CR or LF, white space before a
@@ -10,30 +10,23 @@ colon, a control character.
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from allod import limits
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-_FIELDS = rb"(?:" + _TOKEN + rb"++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+"
-_REQUEST: Final = re.compile(rb"(" + _TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _FIELDS)
+FIELDS = rb"(?:" + _TOKEN + rb"++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+"
+_REQUEST: Final = re.compile(rb"(" + _TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + FIELDS)
 _RESPONSE: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n" + _FIELDS
+    rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n" + FIELDS
 )
 _VERSION: Final = re.compile(rb"[^\r\n]* HTTP/[0-9]+(?:\.[0-9]+)?\r\n")
-_BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
+BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*+)?")
-_TRAILERS: Final = re.compile(_FIELDS)
-_CHUNK_LINE_BYTES_MAX = 256
 
 _LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
 
-# Heads that were read before, without their Content-Length line: clients and engines repeat all the rest.
-_SEEN_MAX = 512
-_SEEN_BYTES_MAX = 4096
-_REQUESTS: dict[bytes, RequestHead] = {}
-_RESPONSES: dict[bytes, ResponseHead] = {}
+_REPEATED_BYTES_MAX = 4096
 
 # Fields that mean something here: two of them would let two readers choose differently.
 _ONCE: Final = frozenset(
@@ -96,21 +89,6 @@ class RequestHead:
             minor == 1
         )  # HTTP/1.0's own keep-alive is not offered: its answers end with the close
 
-    def sized(self, length: int) -> RequestHead:
-        """The same head with another Content-Length."""
-        head = RequestHead.__new__(RequestHead)
-        head.method = self.method
-        head.path = self.path
-        head.query = self.query
-        head.minor = self.minor
-        head.lines = self.lines
-        head.fields = self.fields
-        head.chunked = False
-        head.expects = self.expects
-        head.keep_alive = self.keep_alive
-        head.length = length
-        return head
-
 
 class ResponseHead:
     """One response head. `length` is None where the body ends with its chunks or with the connection."""
@@ -125,16 +103,44 @@ class ResponseHead:
         self.chunked = False
         self.keep_alive = True
 
-    def sized(self, length: int) -> ResponseHead:
-        """The same head with another Content-Length."""
-        head = ResponseHead.__new__(ResponseHead)
-        head.status = self.status
-        head.lines = self.lines
-        head.fields = self.fields
-        head.chunked = False
-        head.keep_alive = self.keep_alive
-        head.length = length
-        return head
+
+H = TypeVar("H", RequestHead, ResponseHead)
+
+
+class Repeated(Generic[H]):
+    """The last head of a connection, to be known again without reading it again: clients and engines repeat
+    all of it but the Content-Length, and bytes that were read strictly once mean the same the next time.
+    """
+
+    __slots__ = ("_after", "_before", "_length_at", "head")
+
+    def __init__(self, head: H, before: bytes, after: bytes) -> None:
+        self.head: H = head
+        self._before = before  # up to the digits of its length
+        self._length_at = len(before)
+        self._after = after  # from there to the empty line
+
+    @classmethod
+    def of(cls, head: H, data: bytes, end: int) -> Repeated[H] | None:
+        """`head` was read from `data[:end]`. None where it states no length, or is unusually large."""
+        line = _LENGTH.search(data, 0, end)
+        if line is None or end > _REPEATED_BYTES_MAX:
+            return None
+        return cls(head, data[: line.start(1)], data[line.end(1) : end + 2])
+
+    def again(self, data: bytes) -> int:
+        """Where the body starts, if `data` begins with this head; `head.length` is then what it says now.
+        Otherwise 0.
+        """
+        at = self._length_at
+        end = data.find(b"\r", at, at + 19)  # no length has more than 18 digits
+        digits = data[at:end]
+        if end < 0 or not digits.isdigit():
+            return 0
+        if not (data.startswith(self._before) and data.startswith(self._after, end)):
+            return 0
+        self.head.length = int(digits)
+        return end + len(self._after)
 
 
 def incomplete_head(data: bytes) -> None:
@@ -143,7 +149,7 @@ def incomplete_head(data: bytes) -> None:
         raise FramingError(
             431, "http.headers-too-large", f"the header exceeds {limits.HEADER_BYTES_MAX} bytes"
         )
-    if _BARE.search(data):
+    if BARE.search(data):
         raise FramingError(400, "http.malformed", "the header holds a bare CR, a bare LF or a NUL")
 
 
@@ -153,48 +159,6 @@ def request_head(data: bytes, end: int) -> RequestHead:
         raise FramingError(
             431, "http.headers-too-large", f"the header exceeds {limits.HEADER_BYTES_MAX} bytes"
         )
-    line = _LENGTH.search(data, 0, end)
-    if line is None:
-        return _read_request(data, end)
-    # Without this one line the head either is known to hold no other length, or is read in full.
-    rest = data[: line.start()] + data[line.end() : end]
-    known = _REQUESTS.get(rest)
-    if known is None:
-        head = _read_request(data, end)
-        _remember(_REQUESTS, rest, head)
-        return head
-    length = int(line[1])
-    if length > limits.BODY_BYTES_MAX:
-        raise _too_large()
-    return known.sized(length)
-
-
-def response_head(data: bytes, end: int, *, to_head: bool = False) -> ResponseHead:
-    """The head in `data[:end]`; `to_head` where the request was HEAD. Raises FramingError."""
-    line = None if to_head else _LENGTH.search(data, 0, end)
-    if line is None:
-        return _read_response(data, end, to_head=to_head)
-    rest = data[: line.start()] + data[line.end() : end]
-    known = _RESPONSES.get(rest)
-    if known is None:
-        head = _read_response(data, end, to_head=False)
-        if head.status >= 200 and head.status not in (204, 304):
-            _remember(_RESPONSES, rest, head)
-        return head
-    return known.sized(int(line[1]))
-
-
-H = TypeVar("H")
-
-
-def _remember(seen: dict[bytes, H], rest: bytes, head: H) -> None:
-    if len(seen) >= _SEEN_MAX:
-        seen.clear()
-    if len(rest) <= _SEEN_BYTES_MAX:
-        seen[rest] = head
-
-
-def _read_request(data: bytes, end: int) -> RequestHead:
     match = _REQUEST.fullmatch(data, 0, end)
     if match is None:
         version = _VERSION.match(data, 0, end)
@@ -209,7 +173,8 @@ def _read_request(data: bytes, end: int) -> RequestHead:
     return head
 
 
-def _read_response(data: bytes, end: int, *, to_head: bool) -> ResponseHead:
+def response_head(data: bytes, end: int, *, to_head: bool = False) -> ResponseHead:
+    """The head in `data[:end]`; `to_head` where the request was HEAD. Raises FramingError."""
     match = _RESPONSE.fullmatch(data, 0, end)
     if match is None:
         raise FramingError(
@@ -308,100 +273,3 @@ def _frame_request(head: RequestHead) -> None:
         if expect.lower() != b"100-continue":
             raise FramingError(417, "http.expectation", "only 'Expect: 100-continue' can be met")
         head.expects = head.minor == 1
-
-
-class Chunks:
-    """Reads one chunked body (RFC 9112 §7.1), fed in any pieces; `rest` is what follows the body."""
-
-    __slots__ = ("_buffer", "_left", "_stage", "done", "rest", "total")
-    _SIZE, _DATA, _CRLF, _TRAILER = range(4)
-
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._left = 0
-        self._stage = self._SIZE
-        self.done = False
-        self.rest = b""
-        self.total = 0
-
-    def feed(self, data: bytes) -> bytes:  # noqa: PLR0912 — one state machine, kept in one place
-        """The body bytes within `data`. Raises FramingError; the connection is then of no further use."""
-        if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
-        elif self._stage == self._SIZE and (whole := self._one(data)):
-            return whole
-        out: list[bytes] = []
-        at, size = 0, len(data)
-        while True:
-            if self._stage == self._DATA:
-                piece = data[at : at + self._left]
-                at += len(piece)
-                self._left -= len(piece)
-                out.append(piece)
-                if self._left:
-                    break
-                self._stage = self._CRLF
-            if self._stage == self._CRLF:
-                if size - at < 2:
-                    break
-                if data[at : at + 2] != b"\r\n":
-                    raise FramingError(400, "http.chunk", "a chunk is longer than its size says")
-                at += 2
-                self._stage = self._SIZE
-            if self._stage == self._TRAILER:
-                at = self._trailer(data, at)
-                break
-            line_end = data.find(b"\r\n", at)
-            if line_end < 0:
-                if size - at > _CHUNK_LINE_BYTES_MAX or _BARE.search(data, at):
-                    raise FramingError(400, "http.chunk", "a chunk size line is malformed")
-                break
-            match = _CHUNK_LINE.fullmatch(data, at, line_end)
-            if match is None or line_end - at > _CHUNK_LINE_BYTES_MAX:
-                raise FramingError(400, "http.chunk", "a chunk size line is malformed")
-            self._left = int(match[1], 16)
-            self.total += self._left
-            at = line_end + 2
-            self._stage = self._DATA if self._left else self._TRAILER
-        if not self.done:
-            self._buffer = data[at:]
-        return out[0] if len(out) == 1 else b"".join(out)
-
-    def _one(self, data: bytes) -> bytes:
-        """The payload where `data` is exactly one chunk, as a stream's frames mostly are; else nothing."""
-        line_end = data.find(b"\r\n", 0, _CHUNK_LINE_BYTES_MAX)
-        if line_end < 1 or data[-2:] != b"\r\n":
-            return b""
-        match = _CHUNK_LINE.fullmatch(data, 0, line_end)
-        if match is None:
-            return b""
-        size = int(match[1], 16)
-        if not size or len(data) != line_end + 4 + size:
-            return b""
-        self.total += size
-        return data[line_end + 2 : -2]
-
-    def _trailer(self, data: bytes, at: int) -> int:
-        if data.startswith(b"\r\n", at):
-            end = at
-        else:
-            end = data.find(b"\r\n\r\n", at)
-            if end < 0:
-                if len(data) - at > limits.HEADER_BYTES_MAX:
-                    raise FramingError(431, "http.headers-too-large", "the trailer section is too large")
-                return at
-            end += 2
-            if not _TRAILERS.fullmatch(data, at, end):
-                raise FramingError(400, "http.malformed", "a trailer field is malformed")
-        self.done = True
-        self.rest = data[end + 2 :]
-        return end + 2
-
-
-def chunk(payload: bytes) -> bytes:
-    """One chunk of a chunked body. An empty payload would end the body: the caller never passes one."""
-    return b"%x\r\n%b\r\n" % (len(payload), payload)
-
-
-LAST_CHUNK: Final = b"0\r\n\r\n"

@@ -8,7 +8,7 @@ candidates are filtered when it is made and `choose` can only pick from them: a 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from allod.front.breaker import Breaker
 from allod.front.snapshot import ServiceEntry
@@ -30,11 +30,11 @@ C = TypeVar("C", bound=Candidate)
 
 
 class Plan(Generic[C]):
-    """Immutable. `rules` has, per allowed site, the rules that allowed it."""
+    """Immutable but for `forms`. `rules` has, per allowed site, the rules that allowed it."""
 
     __slots__ = (
-        "ask", "candidates", "categories", "class_label", "data_class", "decision", "refused", "rules",
-        "service",
+        "ask", "candidates", "categories", "class_label", "data_class", "decision", "forms", "refused",
+        "rules", "service", "valid_until_us",
     )  # fmt: skip
 
     def __init__(self, ask: Ask, service: ServiceEntry, decision: Decision, replicas: Iterable[C]) -> None:
@@ -48,6 +48,8 @@ class Plan(Generic[C]):
         self.rules = {v.site: v.rules for v in decision.verdicts if v.allowed}
         self.refused = tuple(Refusal(rules=v.rules, site=v.site) for v in decision.verdicts if not v.allowed)
         self.categories = tuple(sorted(ask.categories))
+        self.valid_until_us = decision.valid_until_us
+        self.forms: dict[C | None, Any] = {}  # what its receipts have in common, as `receipt` keeps it
 
 
 def choose(candidates: Iterable[C], tried: Collection[str], now: float) -> C | None:

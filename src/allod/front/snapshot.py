@@ -49,6 +49,7 @@ class ReplicaEntry(msgspec.Struct, frozen=True, kw_only=True):
     model_digest: str
     quantisation: str = ""
     active_watts: float | None = None  # configured draw of the machine while this replica works
+    choices_max: int = 1  # the largest `n` for which the engine's usage counts every choice
 
 
 class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):

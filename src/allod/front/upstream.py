@@ -12,7 +12,8 @@ from typing import Protocol, cast
 
 from allod import limits
 from allod.front.breaker import Breaker
-from allod.front.http1 import Chunks, FramingError, ResponseHead, response_head
+from allod.front.chunks import Chunks
+from allod.front.http1 import FramingError, Repeated, ResponseHead, response_head
 from allod.front.snapshot import ReplicaEntry
 from allod.runtime import sockets
 
@@ -126,8 +127,8 @@ class Upstream(asyncio.Protocol):
     """One connection. `fresh` until it has carried an exchange; `answered` once a response byte arrived."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_head", "_left", "_pool", "_to_head", "_transport", "answered", "fresh",
-        "sink",
+        "_buffer", "_chunks", "_head", "_left", "_pool", "_repeated", "_to_head", "_transport", "answered",
+        "fresh", "sink",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -135,6 +136,7 @@ class Upstream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._head: ResponseHead | None = None
+        self._repeated: Repeated[ResponseHead] | None = None  # the head of the answer before
         self._chunks: Chunks | None = None
         self._left: int | None = 0
         self._to_head = False
@@ -183,6 +185,8 @@ class Upstream(asyncio.Protocol):
         self.answered = True
         try:
             if self._head is None:
+                if self._repeated is not None and self._take_again(self._repeated, data, sink):
+                    return
                 rest = self._take_head(data, sink)
                 if rest is None or self.sink is not sink:
                     return
@@ -191,6 +195,23 @@ class Upstream(asyncio.Protocol):
         except FramingError as e:
             self.close()
             sink.upstream_lost(e.code)
+
+    def _take_again(self, repeated: Repeated[ResponseHead], data: bytes, sink: Sink) -> bool:
+        """Takes a whole answer whose head is that of the one before; False where it is anything else."""
+        if self._buffer or self._to_head:
+            return False
+        head = repeated.head
+        body_at = repeated.again(data)
+        if not body_at or len(data) - body_at != head.length:
+            return False
+        self._head = head
+        sink.upstream_head(head)
+        if self.sink is sink:
+            if head.length:
+                sink.upstream_body(data[body_at:])
+            if self.sink is sink:
+                self._complete(sink, clean=True)
+        return True
 
     def _take_head(self, data: bytes, sink: Sink) -> bytes | None:
         """The bytes after the head, or None while it is incomplete."""
@@ -204,6 +225,9 @@ class Upstream(asyncio.Protocol):
                 self._buffer = data
                 return None
             head = response_head(data, end + 2, to_head=self._to_head)
+            self._repeated = (
+                Repeated.of(head, data, end + 2) if head.status == 200 and not self._to_head else None
+            )
             data = data[end + 4 :]
             if head.status >= 200:
                 break

@@ -45,6 +45,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     header_s: float = limits.HEADER_TIMEOUT_S
     body_idle_s: float = limits.BODY_IDLE_TIMEOUT_S
+    body_grace_s: float = limits.BODY_GRACE_S
+    body_bytes_per_s: float = limits.BODY_BYTES_PER_S_MIN
     keepalive_idle_s: float = limits.KEEPALIVE_IDLE_TIMEOUT_S
     client_stall_s: float = limits.CLIENT_STALL_TIMEOUT_S
     sweep_s: float = limits.SWEEP_INTERVAL_S

@@ -17,7 +17,7 @@ from allod.clock import ManualClock
 from allod.errors import Integrity, NotFound, NotReady
 from allod.ledger import files, intent, statement, tree
 from allod.ledger.checkpoint import Checkpoint
-from allod.ledger.commitment import Commitment, commit, new_receipt_id
+from allod.ledger.commitment import RecordKey, commit, key_check, new_receipt_id
 from allod.ledger.erasure import Erasure, read_leaf
 from allod.ledger.fsck import fsck
 from allod.ledger.ids import chunk_path
@@ -307,10 +307,13 @@ def test_an_interrupted_exchange_never_ends_before_it_began() -> None:
 
 def test_commitments_differ_by_key_and_label_and_add_up() -> None:
     key = os.urandom(32)
-    streamed = Commitment(key, "output")
+    record = RecordKey(key)
+    streamed = record.commitment("output")
     for part in (b"a" * 1000, b"", b"b"):
         streamed.update(part)
-    assert (streamed.hexdigest(), streamed.size) == (commit(key, "output", b"a" * 1000 + b"b"), 1001)
+    whole = commit(key, "output", b"a" * 1000 + b"b")
+    assert streamed.hexdigest().decode() == whole == record.commit("output", b"a" * 1000 + b"b").decode()
+    assert record.check.decode() == key_check(key)
     assert (
         len({commit(key, "input", b"x"), commit(key, "output", b"x"), commit(bytes(32), "input", b"x")}) == 3
     )
