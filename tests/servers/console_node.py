@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import uvicorn
+from console_papers import papers
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -24,6 +25,7 @@ from allod.api.ports import (
     Check,
     ExchangeView,
     Inner,
+    ModelPapersView,
     NodeStatus,
     ReceiptFormat,
     ReceiptView,
@@ -313,6 +315,9 @@ class ConsoleNode:
 
     async def sites(self) -> list[SiteView]:
         return sites()
+
+    async def model_papers(self, name: str) -> ModelPapersView:
+        return papers(name, HOSTILE)
 
     async def exchanges(
         self, *, organisation: str | None, project: str | None, limit: int, before: int | None = None

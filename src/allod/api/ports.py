@@ -14,6 +14,9 @@ import msgspec
 from allod.identity.caller import Caller, Role
 from allod.ledger.statement import Statement
 from allod.models.fim import FimForm
+from allod.models.lineage import Lineage
+from allod.models.manifest import ModelManifest
+from allod.models.oms import Signed
 from allod.policy.decision import Ask, DataClass
 from allod.policy.explain import Explanation
 from allod.sites.facts import Site
@@ -118,6 +121,29 @@ class ProjectView(msgspec.Struct, frozen=True, kw_only=True):
     categories: tuple[str, ...]
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What one service tells its model before anybody asks it something."""
+
+    service: str
+    digest: str  # as receipts have it in `instructions`; empty where nothing is known
+    reference: str  # NAME@VERSION of the system prompt; empty where there is none
+    system_prompt: str
+
+
+class ModelPapersView(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model comes from, who vouches for it, and what it is told."""
+
+    manifest: ModelManifest
+    lineage: Lineage
+    lineage_stated: bool  # False: nobody wrote down how it was made
+    signed: Signed | None
+    refusal: str  # why it is not served, where it is not
+    publisher: str  # whose own signature came with it and counts here
+    chat_template: str  # digest; empty where it carries none
+    sizes: dict[str, int]  # bytes by file name
+    told: tuple[Told, ...]
+
+
 class Inner(msgspec.Struct, frozen=True, kw_only=True):
     """A call made inside the node on behalf of a caller: it takes the whole path and has its own receipt."""
 
@@ -149,6 +175,10 @@ class NodePort(Protocol):
     async def sites(self) -> list[SiteView]: ...
     async def explain(self, ask: Ask, language: str = "en") -> Explanation:
         """The decision over the sites that serve the model, with the facts that mattered. NotFound."""
+        ...
+
+    async def model_papers(self, name: str) -> ModelPapersView:
+        """By the name of a service or an installed model. NotFound `model.not-found`."""
         ...
 
     async def exchanges(

@@ -23,6 +23,7 @@ from allod.api.ports import (
     Inner,
     InnerAnswer,
     KeyView,
+    ModelPapersView,
     NewKey,
     NodeStatus,
     ProjectView,
@@ -31,7 +32,7 @@ from allod.api.ports import (
     SiteView,
     Verification,
 )
-from allod.app import evidence, readiness, snapshots, views
+from allod.app import evidence, model_papers, readiness, snapshots, views
 from allod.app.fronts import FrontsChannel
 from allod.app.sequencer import Sequencer
 from allod.app.services import Plan, plan
@@ -298,6 +299,10 @@ class App:
         names = [r.site for r in service.replicas] if service else list(rules.sites)
         offered = [rules.sites[n] for n in dict.fromkeys(names)]
         return explain_policy(rules.decider, ask, offered, self._clock.now_us(), language)
+
+    async def model_papers(self, name: str) -> ModelPapersView:
+        plan = self._require_rules().plan
+        return await asyncio.to_thread(model_papers.view, self._home, self._config, plan, name)
 
     def _require_rules(self) -> _Rules:
         if self._rules is None:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allod.api.ports import NodePort
 from allod.clock import Clock, SystemClock
+from allod.console.models import Models
 from allod.console.pages import Pages
 from allod.console.playground import Playground
 from allod.console.session import Session
@@ -65,6 +66,7 @@ def console_app(node: NodePort, session_key: bytes, *, clock: Clock | None = Non
             Route("/receipts/{receipt_id}", pages.receipt),
             Route("/receipts/{receipt_id}/verify", pages.verify, methods=["POST"]),
             Route("/receipts/{receipt_id}/{form}", pages.file),
+            Route("/models/{name:path}", Models(shell).card),
             Route("/playground", playground.prompt_page, methods=["GET"]),
             Route("/playground", playground.send_prompt, methods=["POST"]),
             Route("/playground/document", playground.document_page, methods=["GET"]),
