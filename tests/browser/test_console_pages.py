@@ -19,7 +19,10 @@ ARGUMENTS = [
 ]  # fmt: skip
 AXE = (Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js").read_text("utf-8")
 ANSWERED, BROKEN, REFUSED, HOSTILE = (f"receipts/r-01KAK{n:021d}" for n in (1, 2, 3, 6))
-PAGES = ["", ANSWERED, REFUSED, HOSTILE, "playground", "playground/document", "nowhere"]
+PAGES = [
+    "", ANSWERED, REFUSED, HOSTILE, "playground", "playground/document", "nowhere", "models/ministral-3b",
+    "models/house-test",
+]  # fmt: skip
 
 pytestmark = [
     pytest.mark.browser,

@@ -60,7 +60,8 @@ def _view(
 ) -> ModelPapersView:
     manifest = ModelManifest(
         name=name, kind="chat", files=_FILES, digest=files_digest(_FILES), format="safetensors",
-        origin=origin, licence="Apache-2.0" if signed else "unknown", context_tokens=32_768 if signed else None,
+        origin=origin, licence="Apache-2.0" if signed else "unknown",
+        context_tokens=32_768 if signed else None,
     )  # fmt: skip
     return ModelPapersView(
         manifest=manifest,
