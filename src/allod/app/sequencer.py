@@ -28,6 +28,7 @@ _DAMAGE_KEPT = 100  # the first findings tell the story
 class Sequencer:
     def __init__(self, log: Log, spool: Path, clock: Clock, *, interval_s: float) -> None:
         self._log = log
+        log.spool = spool
         self._reader = SpoolReader(spool, clock)
         self._counter = SpoolReader(spool, clock)  # looks without taking: its place is not the other's
         self._clock = clock

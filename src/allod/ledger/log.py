@@ -30,6 +30,7 @@ from allod.ledger.segment import Entry
 from allod.ledger.statement import Statement
 from allod.ledger.store import State, Store
 from allod.ledger.tile import ENTRIES, WIDTH, Tile
+from allod.ledger.wipe import wipe
 from allod.limits import INDEX_CHUNK_LEAVES, LEAF_BYTES_MAX
 from allod.signing import Signer, VKey, parse_note, sign_note
 
@@ -55,6 +56,7 @@ class Log:
         self.root = root
         self.origin = signers[0].vkey.name
         self.vkeys = tuple(s.vkey for s in signers)
+        self.spool: Path | None = None  # where workers wrote keys first: an erasure goes there as well
         self._lock_fd = lock_fd
         self._signers = signers
         self._clock = clock
@@ -171,8 +173,11 @@ class Log:
         """
         index = self._index(receipt_id)
         leaf = erasure.read_leaf(self.leaf(index))
-        if not isinstance(leaf, Statement) or self._keys.key(index) is None:
+        known = self._keys.key(index)
+        if not isinstance(leaf, Statement) or known is None:
             raise NotFound("receipt.erased", f"{receipt_id} has no key that could be destroyed")
+        if self.spool is not None:  # first: killed after it, the key is still here and asking again ends it
+            wipe(self.spool, known)
         key = new_key()
         record = Erasure(
             actor=commit(key, "actor", by.encode()),
