@@ -159,6 +159,7 @@ def configuration_page() -> str:
     parts.append(_SITE)
     parts.append(_section("[ledger]", schema.LedgerConfig))
     parts.append(_section("[[ledger.witness]]", schema.WitnessConfig))
+    parts.append(_section("[models]", schema.ModelsConfig))
     parts.append(_section("[instructions]", schema.InstructionsConfig))
     parts += [_section("[[service]]", service, engine=str(service.engine)) for service in schema.SERVICES]
     return "\n".join(parts)

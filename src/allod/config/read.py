@@ -21,6 +21,7 @@ from allod.config.schema import (
     File,
     InstructionsConfig,
     LedgerConfig,
+    ModelsConfig,
     NodeConfig,
     SiteConfig,
     WitnessConfig,
@@ -67,6 +68,7 @@ def parse(text: str) -> Config:
         database=file.database,
         site=SiteConfig(site=site, active_watts=None if watts is None else float(watts)),
         ledger=file.ledger,
+        models=file.models,
         instructions=file.instructions,
         services=file.service,
     )
@@ -153,6 +155,7 @@ def _known_keys(path: tuple[str | int, ...], table: dict[str, Any]) -> list[str]
                 "node": NodeConfig,
                 "database": DatabaseConfig,
                 "ledger": LedgerConfig,
+                "models": ModelsConfig,
                 "instructions": InstructionsConfig,
             }
             return list(tables[section].__struct_fields__)

@@ -70,6 +70,32 @@ class LedgerConfig(_Table, frozen=True):
     ] = ()
 
 
+class ModelsConfig(_Table, frozen=True):
+    """Which models may come in, where from, and how long they stay."""
+
+    allowed_licences: Annotated[
+        tuple[str, ...],
+        Meta(description="SPDX identifiers. Empty: every licence is admitted, and recorded."),
+    ] = ()
+    hub: Annotated[
+        str,
+        Meta(
+            description="Hub that `hf:` means. Empty: the default of its client.",
+            pattern=r"^(https?://\S+)?$",
+        ),
+    ] = ""
+    hub_token: Annotated[
+        str,
+        Meta(description="Its token, as env:NAME or file:PATH. Empty: none.", pattern=r"^((env|file):.+)?$"),
+    ] = ""
+    receipts_days: Annotated[
+        int,
+        Meta(
+            description="A model that receipts of the last so many days name is not removed.", ge=0, le=36_500
+        ),
+    ] = limits.MODEL_RECEIPTS_DAYS
+
+
 class InstructionsConfig(_Table, frozen=True):
     """What system prompts need before they are applied."""
 
@@ -179,6 +205,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database: DatabaseConfig
     site: SiteConfig
     ledger: LedgerConfig
+    models: ModelsConfig
     instructions: InstructionsConfig
     services: tuple[Service, ...]
 
@@ -193,5 +220,6 @@ class File(_Table, frozen=True):
     database: DatabaseConfig = DatabaseConfig()
     site: dict[str, Any] = {}
     ledger: LedgerConfig = LedgerConfig()
+    models: ModelsConfig = ModelsConfig()
     instructions: InstructionsConfig = InstructionsConfig()
     service: tuple[Service, ...] = ()

@@ -19,7 +19,7 @@ import msgspec
 
 from allod.errors import TooLarge, Unprocessable
 from allod.limits import MODEL_JSON_BYTES_MAX, MODEL_TEXT_BYTES_MAX
-from allod.models import gguf_header, licence, onnx, safetensors, templates
+from allod.models import gguf_header, licence, onnx, safetensors
 from allod.models.manifest import ModelKind, check_file_name
 
 _VOCABULARIES = (
@@ -67,7 +67,7 @@ class Examination:
         elif suffix == ".json":
             self._add_json(name, path)
         elif suffix == ".jinja":
-            templates.check(name, _text(name, path))
+            _check_template(name, _text(name, path))
         elif suffix in (".txt", ".md", ""):
             self._add_text(name, path)
         if suffix in (".safetensors", ".gguf", ".onnx"):
@@ -117,7 +117,7 @@ class Examination:
         self._gguf = self._gguf or header  # of a split model, the first part has what matters
         for key, value in header.scalars.items():
             if key.startswith("tokenizer.chat_template") and isinstance(value, str):
-                templates.check(f"{name}, {key}", value)
+                _check_template(f"{name}, {key}", value)
         if said := header.scalars.get("general.license"):
             self._licences.append(licence.spdx(str(said)))
 
@@ -137,7 +137,7 @@ class Examination:
                 hint="use a model that its engine knows by itself",
             )
         for label, template in _templates(value):
-            templates.check(f"{name}{label}", template)
+            _check_template(f"{name}{label}", template)
         if name == "config.json":
             self._config = value
             if isinstance(value.get("license"), str):
@@ -147,6 +147,12 @@ class Examination:
         _text(name, path)
         if name == "README.md":
             self._licences.append(licence.of_card(path))
+
+
+def _check_template(name: str, template: str) -> None:
+    from allod.models import templates  # Jinja is slow to import, and most commands check no template
+
+    templates.check(name, template)
 
 
 def _sniff(name: str, path: Path) -> None:

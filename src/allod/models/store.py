@@ -29,19 +29,15 @@ import msgspec
 from allod import digest
 from allod.errors import Integrity, NotFound, NotReady, Unprocessable, Usage
 from allod.ledger import files as durable
-from allod.models import gguf_header, reference
+from allod.models import reference
 from allod.models.blobs import Blobs
 from allod.models.manifest import (
     LINEAGE_NAME,
     MANIFEST_NAME,
     PUBLISHER_SIGNATURE_NAME,
     SIGNATURE_NAME,
-    ModelKind,
     ModelManifest,
-    Origin,
     check,
-    check_file_name,
-    files_digest,
 )
 from allod.models.reference import LATEST, Reference
 
@@ -329,44 +325,3 @@ def remove(models: Path, one: Installed) -> None:
         with contextlib.suppress(OSError):  # other versions, other tags
             (named / "tags").rmdir()
             named.rmdir()
-
-
-def add_gguf(
-    path: Path,
-    name: str,
-    models: Path,
-    *,
-    kind: ModelKind | None = None,
-    licence: str = "unknown",
-    origin: Origin | None = None,
-    aliases: tuple[str, ...] = (),
-) -> ModelManifest:
-    """Registers a GGUF file of this machine as model `name` under the folder `models`.
-
-    The file is copied; its header has to be whole. Raises NotFound, Unprocessable (`model.gguf-malformed`,
-    `model.pickle`, `model.format`), Usage `model.exists`.
-    """
-    if not path.is_file():
-        raise NotFound("model.file-not-found", f"there is no file {path}")
-    check_file_name(path.name)
-    if path.suffix != ".gguf":
-        raise Unprocessable("model.format", f"{path.name} is not a GGUF file")
-    reference.check_name(name)
-    header = gguf_header.read(path)
-    said = str(header.scalars.get("general.license", "unknown"))
-    with in_use(models):
-        files = {path.name: Blobs(models).take(path)}
-        manifest = ModelManifest(
-            name=name,
-            kind=kind or ("embed" if header.embeds else "chat"),
-            files=files,
-            digest=files_digest(files),
-            format="gguf",
-            quantisation=header.quantisation or "unknown",
-            context_tokens=header.context_tokens,
-            licence=licence if licence != "unknown" else said,
-            origin=origin or Origin(source=f"file {path.name}"),
-            aliases=aliases,
-        )
-        publish(models, manifest)
-    return manifest

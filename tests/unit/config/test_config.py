@@ -126,6 +126,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "app/services.py": "env: references to provider keys, for the processes that leave",
     "sites/provider.py": "env: references to provider keys",
     "node/processes.py": "hands it on to the node's own processes, which resolve those references",
+    "models/sources/__init__.py": "env: references to tokens of hubs and registries",
     "models/testmodel/build.py": "XDG_CACHE_HOME, for a test model",
 }
 

@@ -173,7 +173,7 @@ def test_a_template_that_wants_more_is_refused(template: str, code: str) -> None
         TEMPLATE,
         "{{ raise_exception('only with a system prompt') }}",
         "{% generation %}{{ messages[0].content.strip().split('x')[-1] }}{% endgeneration %}",
-        "{% set n = namespace(a=0) %}{% for m in messages %}{% set n.a = n.a + 1 %}{% continue %}{% endfor %}",
+        "{% set n = namespace(a=0) %}{% for m in messages %}{% set n.a = 1 %}{% continue %}{% endfor %}",
         "{{ strftime_now('%Y') }}{{ tools | tojson(indent=4) if tools }}",
         "{{ messages | map(attribute='role') | list }}",
         "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",

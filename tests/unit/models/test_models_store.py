@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_files import gguf
 
 from allod import digest
 from allod.errors import AllodError, Integrity, NotFound, Unprocessable, Usage
 from allod.models import gguf_header, safetensors, store
 from allod.models.manifest import ModelManifest, check, files_digest
+from allod.models.pull import Pulled, Rules, Wanted, pull
+from allod.models.sources.folder import Folder
 
 
-def _text(value: str) -> bytes:
-    return struct.pack("<Q", len(value)) + value.encode()
-
-
-def gguf(tensor_floats: int = 8) -> bytes:
-    """A small whole GGUF file: three keys, one float32 tensor."""
-    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 3)
-    head += _text("general.architecture") + struct.pack("<I", 8) + _text("llama")
-    head += _text("llama.context_length") + struct.pack("<II", 4, 2048)
-    head += _text("general.file_type") + struct.pack("<II", 4, 7)
-    head += _text("t") + struct.pack("<IQIQ", 1, tensor_floats, 0, 0)
-    head += b"\0" * (-len(head) % 32)
-    return head + b"\0" * (4 * tensor_floats)
+def add(path: Path, name: str, models: Path, **said: Any) -> Pulled:
+    return pull(models, Folder(path), Wanted(name=name, **said), Rules())
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     (tmp_path / "file.gguf").write_bytes(gguf())
-    store.add_gguf(tmp_path / "file.gguf", "m1", tmp_path / "models", licence="Apache-2.0", aliases=("m",))
+    add(tmp_path / "file.gguf", "m1", tmp_path / "models", licence="Apache-2.0", aliases=("m",))
     return tmp_path / "models"
 
 
@@ -87,25 +80,25 @@ def test_a_manifest_cannot_reach_outside_or_lie_about_its_digest(models: Path) -
 def test_pickles_are_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gguf())
     with pytest.raises(Unprocessable) as e:
-        store.add_gguf(tmp_path / name, "m", tmp_path / "models")
+        add(tmp_path / name, "m", tmp_path / "models")
     assert e.value.code == "model.pickle"
 
 
-@pytest.mark.parametrize("name", ["", "../m", "UPPER", "a b", "x" * 65])
+@pytest.mark.parametrize("name", ["../m", "UPPER", "a b", "x" * 65])
 def test_names_are_checked(tmp_path: Path, name: str) -> None:
     (tmp_path / "f.gguf").write_bytes(gguf())
     with pytest.raises(Unprocessable, match="no model name"):
-        store.add_gguf(tmp_path / "f.gguf", name, tmp_path / "models")
+        add(tmp_path / "f.gguf", name, tmp_path / "models")
     assert store.ls(tmp_path / "models") == []
 
 
 def test_a_name_is_taken_once(models: Path, tmp_path: Path) -> None:
-    store.add_gguf(tmp_path / "file.gguf", "m1", models)  # the same again
+    add(tmp_path / "file.gguf", "m1", models)  # the same again
     (tmp_path / "other.gguf").write_bytes(gguf(16))
     with pytest.raises(Usage, match="another model"):
-        store.add_gguf(tmp_path / "other.gguf", "m1", models)
+        add(tmp_path / "other.gguf", "m1", models)
     assert store.find(models, "m1")[1].files == {"file.gguf": digest.of(gguf())}
-    store.add_gguf(tmp_path / "other.gguf", "m2", models)
+    add(tmp_path / "other.gguf", "m2", models)
     assert [m.name for m in store.ls(models)] == ["m1", "m2"]
 
 
