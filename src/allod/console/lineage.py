@@ -121,9 +121,7 @@ def draw(view: ModelPapersView, c: Catalogue) -> Picture:
     kind: LineKind = "refused" if refused else "taken" if answers else "open"
     lines += [Line(_bend(model.x + CARD_WIDTH, _mid(middle), end, _mid(card.y)), kind) for card in served]
     bars = tuple((end, _mid(card.y)) for card in served) if refused else ()
-    return Picture(
-        WIDTH, height, (*cards, how, model, *served), tuple(lines), bars, _summary(view, went_in, c)
-    )
+    return Picture(WIDTH, height, (*cards, how, model, *served), tuple(lines), bars, _summary(view, c))
 
 
 def _said(view: ModelPapersView) -> Literal["taken", "open"]:
@@ -147,13 +145,15 @@ def _bend(x1: int, y1: int, x2: int, y2: int) -> str:
     return f"M{x1} {y1}C{middle} {y1} {middle} {y2} {x2} {y2}"
 
 
-def _summary(view: ModelPapersView, went_in: tuple[Input, ...], c: Catalogue) -> str:
-    proven = sum(i.proven for i in went_in)
+def _summary(view: ModelPapersView, c: Catalogue) -> str:
+    materials = view.lineage.materials
     first = c(
         N_("%(proven)s of %(all)s things that went in are known by digest."),
-        proven=c.number(proven),
-        all=c.number(len(went_in)),
+        proven=c.number(sum(m.digest != UNKNOWN for m in materials)),
+        all=c.number(len(materials)),
     )
+    if not materials:
+        first = c(N_("Nothing is known of what went in."))
     if view.signed is None:
         return f"{first} {c(N_('The model is not served: no signature on it counts.'))}"
     return f"{first} {c(N_('The model is signed by %(who)s.'), who=view.signed.who)}"

@@ -85,7 +85,7 @@ def test_the_picture_draws_only_what_the_papers_prove() -> None:
     assert [i.proven for i in lineage.inputs(view.lineage.materials, EN)] == [True, False]
     assert [line.kind for line in signed.lines].count("open") == 1  # the data that only has names
     assert signed.bars == ()
-    assert signed.summary.startswith("1 of 2")
+    assert signed.summary.startswith("1 of 6")
 
     refused = lineage.draw(papers("house-test", HOSTILE), EN)
     assert {line.kind for line in refused.lines} == {"open", "refused"}
