@@ -16,6 +16,7 @@ from allod.cli.admin import Admin
 from allod.cli.init import lay_out
 from allod.cli.output import Out, fields, size, table
 from allod.cli.parser import Verbs, home_of
+from allod.config import Home
 from allod.errors import NotFound, Usage
 
 if TYPE_CHECKING:  # what bundles need takes a tenth of a second to import; every other verb does without
@@ -122,7 +123,7 @@ def _apply(args: argparse.Namespace, out: Out) -> int:
         if made := lay_out(home):
             out.say(f"made {len(made)} files and folders in {home.root}")
         moved = _progress(out, f"applying {args.file}", opened.manifest.content_bytes)
-        done = apply(opened, reader, places, _checks(), moved=moved)
+        done = apply(opened, reader, places, _checks(home), moved=moved)
     lines = [f"applied  {name}" for name in done.changed] or ["everything was in place already"]
     value = _value(done.manifest) | {"digest": done.digest, "changed": done.changed, "reloaded": None}
     admin = Admin(home)
@@ -133,7 +134,7 @@ def _apply(args: argparse.Namespace, out: Out) -> int:
     return 0
 
 
-def _checks() -> Checks:
+def _checks(home: Home) -> Checks:
     """How the node itself would read what a bundle brings."""
     from allod.models.bundle.judge import Checks
     from allod.policy import pack, rules
@@ -149,7 +150,8 @@ def _checks() -> Checks:
     def text(new: str) -> None:
         config.parse(new)
 
-    return Checks(policy=policy, sites=sites, config=text)
+    allowed = config.load(home).models.allowed_licences
+    return Checks(policy=policy, sites=sites, config=text, allowed_licences=allowed)
 
 
 def _file(name: str) -> BinaryIO:

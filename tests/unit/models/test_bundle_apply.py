@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
+import os
 import pickle
+import shutil
+import signal
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -368,6 +374,63 @@ def test_writing_goes_on_behind_what_is_whole_wherever_it_stopped(a: Home, tmp_p
     assert out.read_bytes() == whole
     with pytest.raises(Usage, match=r"bundle\.exists"):
         pack(a, out, ALL)
+
+
+_STEPS = frozenset({"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.chmod"})
+
+
+def _killed_at(step: int, raw: bytes, home: Home, key: str) -> bool:
+    """Applies in a process that is killed before its `step`-th change to the disk; whether it came so far."""
+    pid = os.fork()
+    if pid == 0:
+        left = step
+
+        def count(event: str, _args: object) -> None:
+            nonlocal left
+            if event in _STEPS:
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        try:
+            put(raw, home, key)
+            os._exit(0)
+        except BaseException:  # whatever it is, it must not become a second pytest
+            traceback.print_exc()
+            os._exit(1)
+    status = os.waitpid(pid, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def test_a_process_killed_anywhere_leaves_a_home_that_applying_again_completes(
+    a: Home, b: Home, key: str, tmp_path: Path
+) -> None:
+    old = _packed(a)
+    put(old, b, key)
+    (a.policy / "61-more.cedar").write_text((a.policy / "60-own.cedar").read_text().replace("own-1", "own-2"))
+    (a.sites / "far.toml").write_text(SITE.replace("far-ocr", "farther-ocr"))
+    add_model(a, "m3", {"w.gguf": gguf(64)})
+    new = _packed(a)
+    done = Home(shutil.copytree(b.root, tmp_path / "done"))
+    put(new, done)
+    wanted, before = state(done), {p.name: p.read_bytes() for p in (b.policy).iterdir()}
+    for step in itertools.count(1, 3):  # one in three: each takes a process and a home
+        home = Home(shutil.copytree(b.root, tmp_path / "killed"))
+        killed = _killed_at(step, new, home, key)
+        assert (home.policy / "schema.cedarschema").is_file(), "there is a policy at every moment"
+        assert load_sites(home.sites)
+        for one in store.installed(home.models):
+            oms.verify_folder(one.folder, trust.load(home.trust))
+        put(new, home)
+        # A folder that was never shown is the store's to sweep away.
+        assert {n: v for n, v in state(home).items() if "/." not in n} == wanted, step
+        assert {p.name: p.read_bytes() for p in (home.root / "policy.previous").iterdir()} == before, step
+        shutil.rmtree(home.root)
+        if not killed:
+            break
+    assert step > 20
 
 
 def test_a_half_written_blob_is_gone_on_with_and_a_damaged_half_is_not_believed(
