@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-HOME_DIR ?= $(CURDIR)/.allod
+HOME_DIR ?= .allod
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # What the node uses, and what only its tests and benchmarks use.

@@ -48,19 +48,8 @@ def main() -> int:
     say("1. A node on this machine")
     prepare(home)
     url = start(home, args.listen)
-    key = allod_json(
-        home,
-        "key",
-        "create",
-        "--project",
-        "default",
-        "--role",
-        "developer",
-        "--label",
-        "first receipt",
-        "--days",
-        "1",
-    )["secret"]
+    words = "key create --role developer --label first-receipt --days 1"
+    key = allod_json(home, *words.split())["secret"]
     print(f"   {url}, and a developer key for the SDK (valid for a day)")
 
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +152,9 @@ def add_models(home: Path) -> None:
     """Makes, signs and serves two models. Anything else is `allod models pull` or `allod models add`."""
     signing_key = home / "keys" / KEY_NAME
     minilm.build(home / "models", key=signing_key)
-    testmodel.build(home / "models", key=signing_key, report=lambda line: print(f"   {line}"))
+    testmodel.build(
+        home / "models", key=signing_key, report=lambda line: print(f"   {line}", file=sys.stderr)
+    )
     config = home / "allod.toml"
     text = config.read_text()
     for name, engine in ((minilm.NAME, "embeddings"), (testmodel.NAME, "llm")):
