@@ -15,8 +15,8 @@ import allod
 
 SOURCE = Path(allod.__file__).parents[1]
 VERBS = (
-    "init", "up", "down", "status", "doctor", "run", "models", "key", "project", "policy", "sites", "receipt",
-    "ledger", "completion", "version",
+    "init", "up", "down", "status", "doctor", "run", "models", "instructions", "key", "project",
+    "policy", "sites", "receipt", "ledger", "completion", "version",
 )  # fmt: skip
 
 
