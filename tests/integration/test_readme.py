@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def test_the_first_five_minutes_are_as_printed(tmp_path_factory: pytest.TempPath
         explain = _block("$ .venv/bin/allod policy explain")
         command, _, printed = explain.partition("\n")
         words = command.removeprefix("$ .venv/bin/allod ").replace(".allod", str(home)).split()
-        told = subprocess.run([*ALLOD, *words], capture_output=True, text=True, timeout=60, check=False)
+        wide = {**os.environ, "COLUMNS": "100"}
+        told = subprocess.run([*ALLOD, *words], capture_output=True, text=True, env=wide, check=False)
         assert _same(told.stdout) == _same(printed)
     finally:
         subprocess.run([*ALLOD, "down", "--home", str(home)], capture_output=True, timeout=60, check=False)
