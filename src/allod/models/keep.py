@@ -120,8 +120,7 @@ def prune(models: Path, use: Use) -> Pruned:
             if not one.tags and one.manifest.digest not in stays:
                 store.remove(models, one)
                 gone.append(f"{one.manifest.name}@{one.manifest.digest}")
-        for half in (models / "named").glob("*/.*"):
-            shutil.rmtree(half)
+        store.tidy(models)
         count, freed = _collect(models)
         return Pruned(models=tuple(gone), blobs=count, freed=freed + _forget_partials(models))
 

@@ -128,7 +128,7 @@ def pull(
         said = work.description()
         manifest = _manifest(wanted, listing, findings, said, work.digests)
         licence.check_allowed(name, manifest.licence, rules.allowed_licences)
-        beside = work.publisher(manifest, rules) | work.lineage()
+        beside = work.lineage() | work.publisher(manifest, rules)
         folder = store.publish(
             models, manifest, tag=wanted.tag, replace=wanted.replace, seal=rules.seal, beside=beside
         )
@@ -148,6 +148,7 @@ class _Work:
         self._progress = progress
         self._about = {f.name: f for f in listing.files if f.name in _SPEAKS_ABOUT}
         self._meter = transfer.Meter()
+        self._said: dict[str, str] = {}  # digests of what speaks about the model, and is believed
         self.digests: dict[str, str] = {}
         self.here = 0
 
@@ -192,7 +193,7 @@ class _Work:
         if raw is None or rules.publisher is None:
             return {}
         signed = rules.publisher(raw, manifest.name)
-        for name, address in manifest.files.items():
+        for name, address in (manifest.files | self._said).items():
             if signed.get(name) != address:
                 code = "model.changed" if name in signed else "model.extra-file"
                 what = "is not the file that" if name in signed else "is not among what"
@@ -214,6 +215,8 @@ class _Work:
         if file.size > MODEL_JSON_BYTES_MAX:
             raise TooLarge("model.file-too-large", f"{name} is larger than {MODEL_JSON_BYTES_MAX} bytes")
         address = transfer.fetch(self._blobs, self._source, file, self._listing.origin, lambda _count: None)
+        if name != SIGNATURE_NAME:
+            self._said[name] = address
         return self._blobs.path(address).read_bytes()
 
 

@@ -243,6 +243,7 @@ def publish(
     named = models / "named" / manifest.name
     target = named / manifest.digest.removeprefix("sha256:")
     with _locked(named, fcntl.LOCK_EX):
+        _tidy(named)
         meant = _tags(named).get(tag, manifest.digest)
         if meant != manifest.digest and not replace:
             raise Usage(
@@ -256,6 +257,20 @@ def publish(
             _build(models, manifest, target, seal, kept | dict(beside or {}))
         _set_tag(named, tag, manifest.digest)
     return target
+
+
+def tidy(models: Path) -> None:
+    """Removes what killed processes left half built."""
+    for named in (models / "named").glob("*/"):
+        with _locked(named, fcntl.LOCK_EX):
+            _tidy(named)
+
+
+def _tidy(named: Path) -> None:
+    """Whoever builds in this folder holds its lock, so what is hidden here has no owner."""
+    for half in named.glob(".*"):
+        shutil.rmtree(half)
+    (named / "tags" / ".new").unlink(missing_ok=True)
 
 
 def _build(
