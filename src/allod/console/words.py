@@ -115,7 +115,10 @@ def _what(s: Statement, c: Catalogue) -> tuple[Field, ...]:
             value=s.instructions,
             code=True,
             meaning=c(
-                N_("Digest of the instructions that were put before the request, where there were any.")
+                N_(
+                    "Digest of what the model was told beforehand: system prompt and chat template."
+                    " `allod instructions show` prints both."
+                )
             ),
         ),
         Field(

@@ -64,7 +64,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     id: str  # "r-" + 26 characters of Crockford base32, sortable by time
     input: str  # commitment (hex) to the request body as received
     input_bytes: int
-    instructions: str = ""  # digest of the system prompt artefact, where one was applied
+    instructions: str = ""  # digest of what the model was told: its system prompt and chat template
     key_check: str  # SHA-256 (hex) of the record key: shows that an opened key is the right one
     model: str
     model_digest: str = ""

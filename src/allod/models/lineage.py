@@ -199,7 +199,7 @@ def of(folder: Path, manifest: ModelManifest) -> Lineage:
     """What is known of the model in `folder`: its statement, else no more than its manifest says.
 
     Raises Unprocessable `lineage.malformed`; Integrity `lineage.other-files` where the statement is about
-    other files than the manifest.
+    other files than the manifest. It may be about more of them: not all that a maker made has to be here.
     """
     try:
         with (folder / LINEAGE_NAME).open("rb") as f:
@@ -210,13 +210,14 @@ def of(folder: Path, manifest: ModelManifest) -> Lineage:
     if len(raw) > LINEAGE_BYTES_MAX:
         raise Unprocessable("lineage.malformed", f"{manifest.name}: {LINEAGE_NAME} is unreasonably large")
     found = parse(raw)
-    for name, value in found.files.items():
-        if manifest.files.get(name) != value:
-            raise Integrity(
-                "lineage.other-files",
-                f"{manifest.name}: {LINEAGE_NAME} is about another {name}",
-                hint=f"write it anew and sign: allod models sign {manifest.name}",
-            )
+    here = found.files.keys() & manifest.files.keys()
+    differing = sorted(name for name in here if found.files[name] != manifest.files[name])
+    if differing or not here:
+        raise Integrity(
+            "lineage.other-files",
+            f"{manifest.name}: {LINEAGE_NAME} is about another {differing[0] if differing else 'model'}",
+            hint="fetch the model again from a source you trust",
+        )
     return found
 
 

@@ -113,6 +113,11 @@ def test_a_lineage_of_other_files_is_not_this_models(tmp_path: Path) -> None:
     assert lineage.of(tmp_path, manifest) == FULL
     with pytest.raises(Integrity, match=r"lineage\.other-files"):
         lineage.of(tmp_path, _manifest(files=FILES | {"tokenizer.json": digest.of(b"other")}))
+    lineage.write(tmp_path, Lineage(files=FILES | {"original.pt": digest.of(b"not taken")}, how="trained"))
+    assert lineage.of(tmp_path, manifest).how == "trained"
+    lineage.write(tmp_path, Lineage(files={"other.safetensors": digest.of(b"x")}))
+    with pytest.raises(Integrity, match=r"lineage\.other-files"):
+        lineage.of(tmp_path, manifest)
     (tmp_path / LINEAGE_NAME).write_text('{"_type":"https://in-toto.io/Statement/v0.1"}')
     with pytest.raises(Unprocessable, match=r"lineage\.malformed"):
         lineage.of(tmp_path, manifest)
