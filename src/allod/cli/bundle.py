@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -16,6 +14,7 @@ from allod.cli.admin import Admin
 from allod.cli.init import lay_out
 from allod.cli.output import Out, fields, size, table
 from allod.cli.parser import Verbs, home_of
+from allod.cli.progress import Bar
 from allod.config import Home
 from allod.errors import NotFound, Usage
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:  # what bundles need takes a tenth of a second to import; ever
     from allod.models.bundle.manifest import Manifest
 
 _PARTS = ("--model", "--all-models", "--policy", "--sites", "--instructions", "--config", "--wheels")
-_TELL_EVERY_S = 1.0
 _COUNTED = {
     "blob": "model files", "policy": "rules", "site": "sites", "instruction": "instructions",
     "trust": "trust anchors", "wheel": "wheels", "services": "services",
@@ -80,11 +78,11 @@ def _create(args: argparse.Namespace, out: Out) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         software = wheels.collect(args.wheels, Path(scratch)) if args.wheels else []
         contents = collect(places, wanted, software)
-        total = sum(item.file.size for item in contents.items)
-        made = create(
-            args.out, contents, key, origin=origin, version=__version__, created=_now(),
-            moved=_progress(out, f"writing {args.out}", total),
-        )  # fmt: skip
+        with Bar(shown=not out.as_json) as bar:
+            bar.total(sum(item.file.size for item in contents.items))
+            made = create(
+                args.out, contents, key, origin=origin, version=__version__, created=_now(), moved=bar.moved
+            )
     lines = [*_described(made), f"file      {args.out}, {size(args.out.stat().st_size)}"]
     out.result(_value(made) | {"file": str(args.out), "bytes": args.out.stat().st_size}, lines)
     out.say(f"next, there: allod bundle apply {args.out.name} --trust-key {made.signer.key}")
@@ -99,10 +97,10 @@ def _verify(args: argparse.Namespace, out: Out) -> int:
     known = trust.load(Places(home_of(args).root).trust)
     if args.key:  # who names a key means that one
         known = trust.Trust(publishers=(), today=known.today)
-    with _file(args.file) as f:
+    with _file(args.file) as f, Bar(shown=not out.as_json) as bar:
         opened, reader = signature.open_(f, known, tuple(args.key))
-        moved = _progress(out, f"reading {args.file}", opened.manifest.content_bytes)
-        reader.through(opened.manifest.files, moved)
+        bar.total(opened.manifest.content_bytes)
+        reader.through(opened.manifest.files, bar.moved)
     value = _value(opened.manifest) | {"digest": opened.digest, "ok": True}
     line = f"{out.mark(True)}every byte is as {opened.manifest.signer.key} signed it"
     out.result(value, [line, *_described(opened.manifest)])
@@ -122,12 +120,13 @@ def _apply(args: argparse.Namespace, out: Out) -> int:
         opened, reader = signature.open_(f, trust.load(places.trust), tuple(args.trust_key))
         if made := lay_out(home):
             out.say(f"made {len(made)} files and folders in {home.root}")
-        moved = _progress(out, f"applying {args.file}", opened.manifest.content_bytes)
-        done = apply(opened, reader, places, _checks(home), moved=moved)
+        with Bar(shown=not out.as_json) as bar:
+            bar.total(opened.manifest.content_bytes)
+            done = apply(opened, reader, places, _checks(home), moved=bar.moved)
     lines = [f"applied  {name}" for name in done.changed] or ["everything was in place already"]
     value = _value(done.manifest) | {"digest": done.digest, "changed": done.changed, "reloaded": None}
     admin = Admin(home)
-    if done.changed and admin.running:
+    if admin.running:  # also where nothing changed: an attempt before may have been killed at this point
         value["reloaded"] = admin.post("/admin/v1/reload", dict[str, int])["version"]
         lines.append(f"in force as snapshot {value['reloaded']}")
     out.result(value, lines)
@@ -193,22 +192,3 @@ def _described(manifest: Manifest) -> list[str]:
     )
     rows = [(m.name, ", ".join(m.tags), m.digest) for m in manifest.models]
     return [*lines, *(["", *table(("MODEL", "TAGS", "DIGEST"), rows), ""] if rows else [])]
-
-
-def _progress(out: Out, what: str, total: int) -> Callable[[int], None]:
-    """Tells now and then how far it is, how fast, and how long it will take."""
-    begun = told = time.monotonic()
-    done = 0
-
-    def moved(count: int) -> None:
-        nonlocal done, told
-        done += count
-        now = time.monotonic()
-        if now - told < _TELL_EVERY_S:
-            return
-        told = now
-        rate = done / (now - begun)
-        left = f" of {size(total)}, {max(0.0, total - done) / rate:.0f} s left" if total and rate else ""
-        out.say(f"{what}: {size(done)}{left} ({size(rate)}/s)")
-
-    return moved
