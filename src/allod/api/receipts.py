@@ -36,7 +36,9 @@ def may_read(caller: Caller, organisation: str, project: str) -> bool:
         return True
     if caller.organisation != organisation:
         return False
-    return caller.role in READS_ORGANISATION or caller.project == project
+    if caller.role in READS_ORGANISATION:
+        return True
+    return caller.role is Role.DEVELOPER and caller.project == project
 
 
 async def visible(node: NodePort, caller: Caller, receipt_id: str) -> ReceiptView:

@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     out = Out(as_json="--json" in words)
+    os.umask(os.umask(0o022) | 0o022)  # whatever it was: nothing of a node is for others to write
     try:
         if not words:
             build_parser().print_help()

@@ -118,6 +118,7 @@ class Pages:
     async def sign_out(self, request: Request) -> Response:
         session = await self._shell.signed_in(request)
         await self._shell.form(request, session.nonce)
+        self._shell.sessions.end(session)
         response = RedirectResponse(f"{request.scope.get('root_path', '')}/login", 303)
         response.headers["clear-site-data"] = '"cache"'
         self._shell.set_cookie(request, response, SESSION_COOKIE, "", 0)

@@ -2,7 +2,8 @@
 
 A session holds the caller, never the API key; whoever reads the cookie jar cannot call a model outside the
 console. What a session says is believed only together with the node's present answer about the key
-(`NodePort.caller`), so revoking a key ends its sessions at once.
+(`NodePort.caller`), so revoking a key ends its sessions at once. A session that was signed out of is
+remembered until it would have expired, for as long as this process lives: a copied cookie ends with it.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Sessions:
         self._session_key = hmac.digest(key, b"allod console session v1", hashlib.sha256)
         self._form_key = hmac.digest(key, b"allod console form v1", hashlib.sha256)
         self._clock = clock
+        self._ended: dict[str, int] = {}  # nonce -> when the session would have expired anyway
 
     def issue(self, caller: Caller) -> str:
         """The cookie value of a new session."""
@@ -72,7 +74,14 @@ class Sessions:
             session = msgspec.json.decode(raw, type=Session)
         except (ValueError, msgspec.MsgspecError):
             return None
-        return session if self._clock.now_us() < session.expires_us else None
+        over = self._clock.now_us() >= session.expires_us or session.nonce in self._ended
+        return None if over else session
+
+    def end(self, session: Session) -> None:
+        """Signed out: the cookie, also a copy of it, opens nothing any more."""
+        now = self._clock.now_us()
+        self._ended = {nonce: until for nonce, until in self._ended.items() if until > now}
+        self._ended[session.nonce] = session.expires_us
 
     def form_token(self, nonce: str) -> str:
         """The token that each form of the session with this nonce carries."""

@@ -30,9 +30,11 @@ from allod.clock import SystemClock
 from allod.config import Home
 from allod.config import load as load_config
 from allod.console.app import console_app
+from allod.console.session import KEY_BYTES_MIN
 from allod.errors import AllodError
 from allod.identity.caller import Caller, Role
 from allod.identity.roles import OPERATOR
+from allod.ledger import files
 
 SETTLE_S = 60.0  # small models are loaded by then; a large one goes on loading while the node serves
 _BACKLOG = 1024
@@ -131,13 +133,16 @@ async def _to_console(request: Request) -> RedirectResponse:
 
 
 def _session_key(home: Home) -> bytes:
-    """Signs console sessions; made once, so that a restart does not sign people out."""
+    """Signs console sessions; made once, so that a restart does not sign people out.
+
+    One that a full disk cut short is replaced: nobody holds a session under it yet.
+    """
     path = home.keys / "console.key"
-    with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "wb") as f:
-            f.write(secrets.token_bytes(32))
-    return path.read_bytes()
+    key = path.read_bytes() if path.exists() else b""
+    if len(key) < KEY_BYTES_MIN:
+        key = secrets.token_bytes(KEY_BYTES_MIN)
+        files.replace(path, key, mode=0o600)
+    return key
 
 
 def _listen(path: Path) -> socket.socket:
