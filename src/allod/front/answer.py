@@ -98,14 +98,16 @@ class Answer:
             self._relay(out)
 
     def _relay(self, out: bytes) -> None:
-        if self._commitment is None:
-            self._commitment = self._record.key.commitment("output")
-        self._commitment.update(out)
-        self.size += len(out)
-        framed = chunk(out) if self._chunked else out
+        commitment, size = self._commitment, len(out)
+        if commitment is None:
+            self._commitment = commitment = self._record.key.commitment("output")
+        commitment.update(out)
+        self.size += size
         if not self.relayed:
-            framed = self._opening(out)
-        self._client.write(framed)
+            out = self._opening(out)
+        elif self._chunked:
+            out = b"%x\r\n%b\r\n" % (size, out)
+        self._client.write(out)
 
     def _opening(self, out: bytes) -> bytes:
         """The head, with the framing that this client understands, and the first bytes."""

@@ -11,6 +11,8 @@ from allod.front.http1 import BARE, FIELDS, FramingError
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*+)?")
 _TRAILERS: Final = re.compile(FIELDS)
 _CHUNK_LINE_BYTES_MAX = 256
+_SIZES_MAX = 1024
+_SIZES: dict[bytes, int] = {}  # of size lines that were read before: a stream's frames are much alike
 
 
 class Chunks:
@@ -76,10 +78,15 @@ class Chunks:
         line_end = data.find(b"\r\n", 0, _CHUNK_LINE_BYTES_MAX)
         if line_end < 1 or data[-2:] != b"\r\n":
             return b""
-        match = _CHUNK_LINE.fullmatch(data, 0, line_end)
-        if match is None:
-            return b""
-        size = int(match[1], 16)
+        line = data[:line_end]
+        size = _SIZES.get(line)
+        if size is None:
+            match = _CHUNK_LINE.fullmatch(line)
+            if match is None:
+                return b""
+            size = int(match[1], 16)
+            if len(_SIZES) < _SIZES_MAX:
+                _SIZES[line] = size
         if not size or len(data) != line_end + 4 + size:
             return b""
         self.total += size

@@ -51,14 +51,16 @@ class Evidence:
     def begin(self, intent: bytes) -> None:
         """Raises Problem as `check`; nothing is written then."""
         try:
-            self._ready().begin(intent)
+            if self.failed is not None:
+                raise self.failed
+            (self._spool or self._ready()).begin(intent)
         except AllodError as e:
-            raise Problem.of(e) from e
+            raise Problem.of(e) from None
 
     def end(self, receipt_id: str, leaf: bytes, key: bytes) -> None:
         """The end of what was begun. A spool that can not take it releases nothing any more."""
         try:
-            self._ready().end(receipt_id, leaf, key)
+            (self._spool or self._ready()).end(receipt_id, leaf, key)
         except AllodError as e:
             self.failed = NotReady(e.code, e.message, hint=e.hint, retry_after_s=5)
 

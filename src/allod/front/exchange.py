@@ -313,7 +313,7 @@ class Exchange:
             ended_us=worker.clock.now_us(),
         )
         worker.evidence.end(record.id, leaf, record.key.key)
-        worker.counts.count(outcome)
+        worker.counts.outcomes[outcome] += 1
 
         def told(ok: bool) -> None:
             self._client.problem(
@@ -352,7 +352,7 @@ class Exchange:
             ended_us=worker.clock.now_us(),
         )
         worker.evidence.end(record.id, leaf, record.key.key)
-        worker.counts.count(outcome)
+        worker.counts.outcomes[outcome] += 1
 
     # --- the client ---
 

@@ -7,7 +7,7 @@ candidates are filtered when it is made and `choose` can only pick from them: a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from allod.front.breaker import Breaker
@@ -52,12 +52,14 @@ class Plan(Generic[C]):
         self.forms: dict[C | None, Any] = {}  # what its receipts have in common, as `receipt` keeps it
 
 
-def choose(candidates: Iterable[C], tried: Collection[str], now: float) -> C | None:
+def choose(candidates: Sequence[C], tried: Collection[str], now: float) -> C | None:
     """The next replica to contact, or None when there is none left.
 
     Sites come in the order of the candidates; among neighbours of one site the least busy goes first, and
     of equally busy ones the one that was used longest ago. Open circuits are skipped.
     """
+    if not tried and len(candidates) == 1:  # as nearly always
+        return candidates[0] if candidates[0].breaker.allows(now) else None
     best: C | None = None
     for replica in candidates:
         if best is not None and replica.site != best.site:

@@ -104,23 +104,22 @@ class Replica:
         self._share = 0.0
         self._share_at = 0.0
 
-    def share(self, now: float) -> float:
-        if self.inflight:
-            self._share += (now - self._share_at) / self.inflight
-        self._share_at = now
-        return self._share
-
     def started(self, now: float) -> float:
         """Counts one more exchange in; returns its first reading of the share clock."""
-        reading = self.share(now)
-        self.inflight += 1
-        return reading
+        inflight = self.inflight
+        if inflight:
+            self._share += (now - self._share_at) / inflight
+        self._share_at = now
+        self.inflight = inflight + 1
+        return self._share
 
     def finished(self, now: float, reading: float) -> float:
         """Counts it out; returns its apportioned service time in seconds."""
-        share = self.share(now)
-        self.inflight -= 1
-        return share - reading
+        inflight = self.inflight
+        self._share += (now - self._share_at) / inflight
+        self._share_at = now
+        self.inflight = inflight - 1
+        return self._share - reading
 
 
 class Upstream(asyncio.Protocol):
@@ -191,7 +190,15 @@ class Upstream(asyncio.Protocol):
                 if rest is None or self.sink is not sink:
                     return
                 data = rest
-            self._take_body(data, sink)
+            chunks = self._chunks
+            if chunks is None:
+                self._take_body(data, sink)
+            else:
+                payload = chunks.feed(data)
+                if payload:
+                    sink.upstream_body(payload)
+                if chunks.done and self.sink is sink:
+                    self._complete(sink, clean=not chunks.rest)
         except FramingError as e:
             self.close()
             sink.upstream_lost(e.code)
@@ -241,14 +248,8 @@ class Upstream(asyncio.Protocol):
         return data
 
     def _take_body(self, data: bytes, sink: Sink) -> None:
-        chunks = self._chunks
-        if chunks is not None:
-            payload = chunks.feed(data)
-            if payload:
-                sink.upstream_body(payload)
-            if chunks.done and self.sink is sink:
-                self._complete(sink, clean=not chunks.rest)
-        elif self._left is None:
+        """Of a body with a length, or of one that the close ends."""
+        if self._left is None:
             if data:
                 sink.upstream_body(data)
         else:

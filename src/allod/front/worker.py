@@ -33,7 +33,6 @@ from allod.front.snapshot import Snapshot
 from allod.front.upstream import Pool
 from allod.front.world import MakeDecider, World
 from allod.ledger.spool import Spool
-from allod.ledger.statement import Outcome
 from allod.policy.decide import Decider
 
 _GC = (50_000, 20, 50)  # an exchange leaves no cycle behind: collecting as often as by default finds nothing
@@ -67,18 +66,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Counts:
     """What this worker has done since it started."""
 
-    __slots__ = ("answered", "cancelled", "exchanges", "failed", "interrupted", "refused")
+    __slots__ = ("exchanges", "outcomes")
 
     def __init__(self) -> None:
         self.exchanges = 0
-        self.answered = 0
-        self.refused = 0
-        self.failed = 0
-        self.cancelled = 0
-        self.interrupted = 0
-
-    def count(self, outcome: Outcome) -> None:
-        setattr(self, outcome, getattr(self, outcome) + 1)
+        self.outcomes: dict[str, int] = {"answered": 0, "refused": 0, "failed": 0, "cancelled": 0}
 
 
 class Worker:
@@ -170,10 +162,7 @@ class Worker:
         world = self.world
         return {
             "exchanges": self.counts.exchanges,
-            "answered": self.counts.answered,
-            "refused": self.counts.refused,
-            "failed": self.counts.failed,
-            "cancelled": self.counts.cancelled,
+            **self.counts.outcomes,
             "connections": len(self.connections),
             "snapshot": world.version if world else 0,
             "replicas": {

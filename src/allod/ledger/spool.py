@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
+from zlib import crc32
 
 from allod.errors import NotReady, Unprocessable, Usage
 from allod.ledger import segment as sg
@@ -39,6 +40,7 @@ SUFFIX = ".seg"
 _TAIL_BYTES = sg.PAYLOAD_BYTES_MAX + 2 * sg.FRAME_BYTES  # what a rotation may leave unused, and the seal
 _ADMISSION_BYTES = SPOOL_INTENT_BYTES_MAX + SPOOL_END_BYTES_MAX + 2 * sg.FRAME_BYTES
 _RETRY_S = 1.0
+_pack_frame = sg.FRAME.pack_into
 
 
 class _Segment:
@@ -83,6 +85,7 @@ class Spool:
         self._written: list[_Segment] = []  # left behind by rotation, not yet synced
         self._in_sync: list[_Segment] = []  # of these, what the sync under way makes durable
         self._open: set[bytes] = set()  # ids begun and not ended
+        self._admits = 0  # so many requests may begin before room has to be counted again
         self._refused: tuple[float, NotReady] | None = None
         self._failed: OSError | None = None
         self._durable = 0
@@ -126,8 +129,12 @@ class Spool:
         """
         if self._failed is not None:
             raise not_ready(self._failed)
-        if self._free() < self._reserved() + _ADMISSION_BYTES:
-            self._grow_until(self._reserved() + _ADMISSION_BYTES)
+        if self._admits <= 0:
+            reserved = self._reserved()
+            if self._free() < reserved + _ADMISSION_BYTES:
+                self._grow_until(reserved + _ADMISSION_BYTES)
+            # A rotation leaves at most a tail unused, which `_free` has set aside in every segment.
+            self._admits = (self._free() - reserved) // _ADMISSION_BYTES
 
     def begin(self, intent: bytes) -> int:
         """Writes the intent and sets space aside for its end. Returns the position after it.
@@ -138,9 +145,11 @@ class Spool:
             raise Unprocessable(
                 "ledger.intent-too-large", f"an intent has at most {SPOOL_INTENT_BYTES_MAX} bytes"
             )
-        if intent[:1] != b"\xdc" or intent[3:6] != b"\xbcr-":
+        if not (intent.startswith(b"\xdc") and intent.startswith(b"\xbcr-", 3)):
             raise Unprocessable("ledger.intent-malformed", "an intent is the msgpack of intent.Intent")
-        self.check()
+        if self._admits <= 0 or self._failed is not None:
+            self.check()
+        self._admits -= 1
         self._open.add(intent[4:32])
         return self._write(sg.BEGIN, intent)
 
@@ -159,6 +168,7 @@ class Spool:
         begun = ident in self._open
         self._open.discard(ident)
         if not begun or len(payload) > SPOOL_END_BYTES_MAX:
+            self._admits = 0
             needed = self._reserved() + len(payload) + sg.FRAME_BYTES
             if self._free() < needed:
                 try:
@@ -252,10 +262,10 @@ class Spool:
             current = self._rotate()
             offset = current.offset
             end = offset + sg.FRAME_BYTES + size
-        crc = sg.checksum(payload, current.base + offset)
+        crc = crc32(payload, current.base + offset & 0xFFFFFFFF)  # as sg.checksum
         # Payload first: a reader, and the reader after a kill, see a frame only once it is whole.
         current.map[offset + sg.FRAME_BYTES : end] = payload
-        sg.FRAME.pack_into(current.map, offset, sg.FRAME_MAGIC, kind, 0, size, crc)
+        _pack_frame(current.map, offset, sg.FRAME_MAGIC, kind, 0, size, crc)
         current.offset = end
         self._position = position = current.base + end
         return position
