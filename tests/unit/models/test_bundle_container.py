@@ -205,7 +205,15 @@ def test_other_programs_read_the_same(made: Made, tmp_path: Path, home: Home) ->
 
 
 @pytest.mark.parametrize("size", [0, 1, 512, 8**11 - 1, 8**11, 10**15])
-@pytest.mark.parametrize("path", ["blobs/sha256/" + "a" * 64, f"models/{'n' * 64}/{'a' * 64}/{'f' * 96}.txt"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "blobs/sha256/" + "a" * 64,
+        f"models/{'n' * 64}/{'a' * 64}/{'f' * 96}.txt",
+        f"wheels/{'w' * 97}.whl",
+        f"wheels/{'w' * 80}.{'w' * 99}.whl",
+    ],
+)
 def test_headers_mean_to_tar_what_they_mean_here(path: str, size: int) -> None:
     class Endless(io.RawIOBase):
         """The header, and as many zeros as anybody wants."""

@@ -20,6 +20,7 @@ from allod.models.bundle.manifest import File
 BLOCK = 512
 END = bytes(2 * BLOCK)
 _PIECE = 1 << 20
+_NAME_MAX = 100  # bytes of the last part of a path that a ustar header has room for
 _SIZE_MAX = 8**11 - 1  # what the size field of a ustar header can say
 _SIZE = re.compile(rb"[0-7]{11}\0")
 _KINDS = {
@@ -31,18 +32,32 @@ Moved = Callable[[int], None]  # told of bytes as they pass
 
 
 def header(path: str, size: int) -> bytes:
-    """The header of a plain file: one block, or three where its size needs a pax record."""
-    if size <= _SIZE_MAX:
-        return _block(path, size, b"0")
-    record = b"size=%d\n" % size
-    length = len(record) + 3  # of the whole record, its own two digits and a space included
-    record = b"%d %s" % (length, record)
-    return _block("PaxHeader", len(record), b"x") + record + padding(len(record)) + _block(path, 0, b"0")
+    """The header of a plain file: one block, or three where its size or its name needs pax records."""
+    records = b""
+    if len(path.rpartition("/")[2]) > _NAME_MAX:
+        records += _record("path", path)
+        path = path[:_NAME_MAX]
+    if size > _SIZE_MAX:
+        records += _record("size", str(size))
+        size = 0
+    block = _block(path, size, b"0")
+    if not records:
+        return block
+    return _block("PaxHeader", len(records), b"x") + records + padding(len(records)) + block
+
+
+def _record(key: str, value: str) -> bytes:
+    """`LENGTH key=value`, where the length counts itself."""
+    rest = f" {key}={value}\n"
+    length = len(rest) + 1
+    while len(rest) + len(str(length)) != length:
+        length = len(rest) + len(str(length))
+    return f"{length}{rest}".encode()
 
 
 def _block(path: str, size: int, kind: bytes) -> bytes:
     prefix, name = "", path
-    if len(path) > 100:
+    if len(path) > _NAME_MAX:
         prefix, _, name = path.rpartition("/")
     fields = (
         (name.encode(), 100), (b"0000644", 8), (b"0000000", 8), (b"0000000", 8), (b"%011o" % size, 12),

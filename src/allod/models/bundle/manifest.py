@@ -19,7 +19,7 @@ from allod.limits import BUNDLE_FILES_MAX
 
 Kind = Literal["blob", "model", "policy", "site", "instruction", "trust", "wheel", "lock", "services"]
 
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}"  # a tar header has room for 100 bytes of it
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}"  # wheels for several kinds of machine have the longest names
 _PATHS: dict[Kind, re.Pattern[str]] = {
     "blob": re.compile(r"blobs/sha256/[0-9a-f]{64}"),
     "model": re.compile(rf"models/[a-z0-9][a-z0-9._-]{{0,63}}/[0-9a-f]{{64}}/{_NAME}"),
@@ -42,7 +42,7 @@ class _Closed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class File(_Closed, frozen=True):
     """One member. `size` in bytes."""
 
-    path: Annotated[str, Meta(max_length=240)]
+    path: Annotated[str, Meta(max_length=360)]
     size: _Size
     sha256: _Digest
     kind: Kind
