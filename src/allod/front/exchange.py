@@ -143,7 +143,10 @@ class Exchange:
         try:
             # The instructions are those of the plan: after a reload the receipt still names what was sent.
             body, strips = splice.prepare(
-                self._body, self._asked, replica.entry.upstream_model, self._plan.service.system_prompt
+                self._body,
+                self._asked,
+                self._plan.upstream_models[replica.id],
+                self._plan.service.system_prompt,
             )
         except Problem as problem:
             connection.close()
@@ -178,7 +181,15 @@ class Exchange:
             terms.categories | project.categories,
             now_us,
         )
-        return tuple(r for r in now_plan.candidates if r.site in plan.rules)
+        # One that is new, or is told something else now, is for requests that were planned with it.
+        told, now_told = plan.service.instructions, service.instructions
+        return tuple(
+            r
+            for r in now_plan.candidates
+            if r.site in plan.rules
+            and r.id in plan.upstream_models
+            and now_told.get(r.id) == told.get(r.id)
+        )
 
     def _attempt_failed(self, outcome: str) -> None:
         replica = self._replica

@@ -34,7 +34,7 @@ class Plan(Generic[C]):
 
     __slots__ = (
         "ask", "candidates", "categories", "class_label", "data_class", "decision", "forms", "refused",
-        "rules", "service", "valid_until_us",
+        "rules", "service", "upstream_models", "valid_until_us",
     )  # fmt: skip
 
     def __init__(self, ask: Ask, service: ServiceEntry, decision: Decision, replicas: Iterable[C]) -> None:
@@ -48,6 +48,8 @@ class Plan(Generic[C]):
         self.rules = {v.site: v.rules for v in decision.verdicts if v.allowed}
         self.refused = tuple(Refusal(rules=v.rules, site=v.site) for v in decision.verdicts if not v.allowed)
         self.categories = tuple(sorted(ask.categories))
+        # By replica, of this service: several models of one provider share a replica's id and its socket.
+        self.upstream_models = {r.id: r.upstream_model for r in service.replicas}
         self.valid_until_us = decision.valid_until_us
         self.forms: dict[C | None, Any] = {}  # what its receipts have in common, as `receipt` keeps it
 
