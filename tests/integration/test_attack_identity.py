@@ -211,3 +211,15 @@ def test_a_second_node_in_the_same_home_is_told_so_and_harms_nothing(node: Runni
     assert second.returncode != 0
     assert "node.running" in second.stderr
     assert httpx.get(f"{node.url}/readyz", trust_env=False).status_code == 200
+
+
+def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    subprocess.run([*ALLOD, "init", "--home", str(tmp_path)], check=True, capture_output=True)
+    command = [*ALLOD, "up", "--home", str(tmp_path), "--listen", "127.0.0.1:0"]
+    read_only = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    told = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", read_only, str(tmp_path), *command],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (told.returncode, "home.unwritable" in told.stderr) == (3, True), told.stderr
+    assert "--home" in told.stderr

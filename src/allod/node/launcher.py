@@ -291,8 +291,15 @@ def _certificate(
 
 
 def _lock(home: Home) -> int:
-    home.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(home.run / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        home.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(home.run / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as e:
+        raise NotReady(
+            "home.unwritable",
+            f"{home.run} cannot be written to: {e.strerror}",
+            hint="make its disk writable for this user, or choose another home with --home",
+        ) from e
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
