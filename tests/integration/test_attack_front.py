@@ -229,3 +229,27 @@ def test_deep_nesting_is_refused_and_hurts_nobody(home: Home) -> None:
 
 def test_nothing_forbidden_was_ever_seen_abroad(home: Home) -> None:
     assert not home.seen("far")
+
+
+def test_what_a_client_says_of_its_data_is_not_lost_on_the_way_to_control(home: Home) -> None:
+    # A field that Connection names ends at the first hop (RFC 9110 §7.6.1); a data class must not end there.
+    home.spawn("control")
+    try:
+        data = request(
+            {"model": "far-only", "messages": MESSAGES},
+            path="/mistral/v1/chat/completions",
+            close=False,
+            allod_data_class="restricted",
+            allod_data_categories="health",
+            connection="close, Allod-Data-Class, allod-data-categories, x-own",
+            x_own="1",
+        )
+        assert answers(talk(home.port, data))[0].status == 200
+        seen = {line.partition(":")[0].lower(): line for line in home.seen("control")[-1]["head"]}
+        assert seen["allod-data-class"].endswith("restricted")
+        assert seen["allod-data-categories"].endswith("health")
+        assert "x-own" not in seen
+        assert "authorization" not in seen
+    finally:
+        home.processes.pop("control").terminate()
+        (home.run / "control.sock").unlink()

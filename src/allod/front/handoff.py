@@ -24,6 +24,8 @@ _OURS = HOP_BY_HOP | {b"content-length", b"expect"}
 _CLAIMS = frozenset(
     b"x-forwarded-" + what for what in (b"for", b"proto", b"host", b"port", b"prefix", b"server")
 ) | {b"forwarded", b"x-real-ip"}
+# What Connection names ends here, but not what a request is and what its data is said to be.
+_KEPT = frozenset({b"host", b"content-type", b"allod-data-class", b"allod-data-categories"})
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _INTERNAL = b"allod-internal-"
 
@@ -111,7 +113,7 @@ class Handoff:
         lines = [b"%b %b HTTP/1.1" % (head.method, target), b"connection: close"]
         dropped = set(_OURS)
         dropped.update(w.strip().lower() for w in head.fields.get(b"connection", b"").split(b","))
-        dropped.discard(b"host")
+        dropped -= _KEPT
         if self._identity is not None:
             dropped |= _CREDENTIALS
         for line in head.lines:
