@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -122,6 +123,28 @@ def test_exit_codes_and_hints(tmp_path: Path) -> None:
     assert run("verify", out, "--key", "nonsense", ok=2)["error"]["code"] == "bundle.bad-key"
     out.write_bytes(out.read_bytes()[:-1])
     assert run("verify", out, "--home", a, ok=6)["error"]["code"] == "bundle.truncated"
+
+
+def test_a_disk_that_takes_no_more_is_no_defect(tmp_path: Path) -> None:
+    a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "x.bundle"
+    add_model(new_home(a), "m", {"w.gguf": gguf(1 << 19)})
+    new_home(b)
+
+    def limited() -> None:  # as a quota would
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    words = ("create", "--out", out, "--all-models", "--home", a)
+    assert run(*words, ok=3, preexec_fn=limited)["error"]["code"] == "bundle.cannot-write"
+    signer = run(*words)["signer"]
+    words = ("apply", out, "--trust-key", signer, "--home", b)
+    assert run(*words, ok=3, preexec_fn=limited)["error"]["code"] == "bundle.cannot-apply"
+    assert store.installed(b / "models") == []
+    assert run(*words)["changed"]
+    nowhere = tmp_path / "none" / "x.bundle"
+    refused = run("create", "--out", nowhere, "--all-models", "--home", a, ok=3)
+    assert refused["error"]["code"] == "bundle.cannot-write"
+    assert run("verify", tmp_path, "--home", a, ok=2)["error"]["code"] == "bundle.no-file"
 
 
 # --- the software itself ------------------------------------------------------------------------------------

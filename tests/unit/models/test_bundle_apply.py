@@ -133,6 +133,36 @@ def test_content_that_two_models_share_travels_once_and_is_kept_once(a: Home, b:
     assert one.stat().st_ino == two.stat().st_ino
 
 
+def test_a_manifest_arrives_in_the_bytes_that_were_signed(a: Home, b: Home, key: str) -> None:
+    """Another version may have written it with other spaces, or without a field that is new here."""
+    folder, said = store.find(a.models, "m1")
+    path = folder / "model.json"
+    raw = msgspec.json.encode({"name": said.name, "kind": "chat", "files": said.files, "digest": said.digest,
+                               "format": "gguf", "licence": said.licence})  # fmt: skip
+    path.unlink()
+    path.write_bytes(raw)
+    oms.sign_folder(folder, a.keys / trust.KEY_NAME)
+    packed = _packed(a, Wanted(models=("m1",)))
+    put(packed, b, key)
+    arrived = store.find(b.models, "m1")[0]
+    assert (arrived / "model.json").read_bytes() == raw
+    oms.verify_folder(arrived, trust.load(b.trust))
+    assert put(packed, b).changed == ()
+
+
+def test_a_model_that_was_signed_anew_brings_its_new_signature(a: Home, b: Home, key: str) -> None:
+    put(_packed(a, Wanted(models=("m1",))), b, key)
+    folder = store.find(a.models, "m1")[0]
+    trust.rotate_organisation(a.keys, a.trust, until=trust.today())
+    oms.sign_folder(folder, a.keys / trust.KEY_NAME)
+    packed = _packed(a, Wanted(models=("m1",)))
+    with pytest.raises(Denied, match=r"bundle\.signer-unknown"):
+        put(packed, b)
+    new = trust.key_id(signature.load_key(a.keys / trust.KEY_NAME).public_key())
+    assert put(packed, b, new).changed
+    assert oms.verify_folder(store.find(b.models, "m1")[0], trust.load(b.trust)).key_id == new
+
+
 def test_no_secret_of_the_node_is_in_a_bundle(a: Home) -> None:
     raw = _packed(a)
     for path in a.keys.glob("*.key"):

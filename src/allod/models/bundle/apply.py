@@ -52,16 +52,24 @@ def apply(
 ) -> Applied:
     """Applies what `signature.open_` opened to a home that `allod init` has made.
 
-    Raises as `receive` and `judge` do; NotReady `bundle.busy`; Usage `instructions.approved`.
+    Raises as `receive` and `judge` do; NotReady `bundle.busy`, `bundle.cannot-apply`; Usage
+    `instructions.approved`.
     """
-    with _alone(places.root):
-        staged = _staging(places, opened.digest)
-        with store.in_use(places.models):
-            receive(reader, opened.manifest, places.models, staged, moved)
-            judged = judge(opened, places, staged, checks)
-            _check_instructions(opened.manifest, places, staged)
-            changed = tuple(_install(opened.manifest, judged, places, staged))
-        shutil.rmtree(places.staging)
+    try:
+        with _alone(places.root):
+            staged = _staging(places, opened.digest)
+            with store.in_use(places.models):
+                receive(reader, opened.manifest, places.models, staged, moved)
+                judged = judge(opened, places, staged, checks)
+                _check_instructions(opened.manifest, places, staged)
+                changed = tuple(_install(opened.manifest, judged, places, staged))
+            shutil.rmtree(places.staging)
+    except OSError as e:
+        raise NotReady(
+            "bundle.cannot-apply",
+            f"{e.filename or places.root} cannot be written: {e.strerror}",
+            hint="what is there is gone on with: apply it again when the disk takes it",
+        ) from e
     return Applied(
         manifest=opened.manifest, digest=opened.digest, signer=opened.signer.ids[0], changed=changed
     )

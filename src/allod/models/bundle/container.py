@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
-from allod.errors import Integrity, Unprocessable
+from allod.errors import Integrity, NotReady, Unprocessable
 from allod.models.bundle.manifest import File
 
 BLOCK = 512
@@ -148,13 +148,13 @@ class Reader:
     def end(self) -> None:
         """What is behind the last member. Raises as `pieces` does, and Integrity `bundle.extra-data`."""
         start = self.offset
-        block = self._f.read(BLOCK)
+        block = self._read(BLOCK, "the end of the file")
         self.offset += len(block)
         if block.count(0) < len(block) - 1:  # one changed bit is damage, more is a member
             raise _foreign(block, start)
         self._compare(block, END[:BLOCK], "the end of the file", "")
         self._expect(END[BLOCK:], "the end of the file", "")
-        if self._f.read(1):
+        if self._read(1, "the end of the file"):
             raise Integrity(
                 "bundle.extra-data",
                 f"something follows the end of the bundle, from byte {self.offset} on",
@@ -172,11 +172,24 @@ class Reader:
 
     def _take(self, count: int, path: str) -> bytes:
         """Exactly `count` bytes."""
-        data = self._f.read(count)
+        data = self._read(count, path)
         if len(data) < count:
             raise _truncated(path, self.offset + len(data))
         self.offset += count
         return data
+
+    def _read(self, count: int, path: str) -> bytes:
+        """At most `count` bytes; fewer only at the end."""
+        try:
+            return self._f.read(count)
+        except OSError as e:
+            raise NotReady(
+                "bundle.unreadable",
+                f"{path} cannot be read from byte {self.offset} of the file on: {e.strerror}",
+                hint="the medium may be damaged: copy the file again",
+                member=path,
+                begin=self.offset,
+            ) from e
 
     def _jump(self, count: int) -> None:
         if self.seekable:

@@ -43,8 +43,8 @@ def create(
 ) -> Manifest:
     """Writes `out`, which must not be there. `created` is RFC 3339, UTC; `version` this software's.
 
-    Raises Usage `bundle.exists`; NotReady `bundle.busy`, `bundle.no-space`; Integrity `model.changed` where
-    a content is not what it was.
+    Raises Usage `bundle.exists`; NotReady `bundle.busy`, `bundle.no-space`, `bundle.cannot-write`; Integrity
+    `model.changed` where a content is not what it was.
     """
     if out.exists():
         raise Usage("bundle.exists", f"{out} is there already", hint="choose another name, or remove it")
@@ -58,6 +58,19 @@ def create(
         files=tuple(item.file for item in contents.items),
     )
     manifests.check(manifest)
+    try:
+        return _written(out, manifest, contents, key, moved)
+    except OSError as e:
+        raise NotReady(
+            "bundle.cannot-write",
+            f"{out} cannot be written to its end: {e.strerror}",
+            hint="what is there is gone on with: create it again when there is room and a folder for it",
+        ) from e
+
+
+def _written(
+    out: Path, manifest: Manifest, contents: Contents, key: ec.EllipticCurvePrivateKey, moved: Moved
+) -> Manifest:
     half = out.with_name(f"{out.name}.partial")
     with _alone(half) as f:
         manifest, done = _begun(f, manifest, key, moved)
