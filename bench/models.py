@@ -1,9 +1,10 @@
 """What pulling files of this machine costs, against what it cannot cost less than: a hash and a copy.
 
 `python bench/models.py [GIB]` writes a safetensors model of that size (default 5) beside where it is pulled
-to, and prints the processor time of `sha256sum` plus `cp`, of `allod models add` (a whole command: reads, hashes,
-copies, examines, signs, shows), and of adding it again. The page cache is warm for all of them; rounds are
-interleaved and the median is taken. The ratio is what has to stay under 1.3.
+to, and prints the processor time of `sha256sum` plus `cp`, of `allod models add` (a whole command: reads,
+hashes, copies, examines, signs, shows), and of adding it again. The page cache is warm for all of them; rounds
+are interleaved and the median is taken. The ratio is what has to stay under 1.3; starting the command costs
+0.4 s, which a small model shows and a large one does not.
 """
 
 from __future__ import annotations
@@ -50,13 +51,10 @@ def main() -> int:
                 file=sys.stderr,
             )
     floor_s, first_s, again_s = (statistics.median(found) for found in (floor, first, again))
-    print(json.dumps({
-        "bytes": size,
-        "cpu_s": {"sha256sum_and_cp": round(floor_s, 2), "add": round(first_s, 2), "again": round(again_s, 2)},
-        "ratio": round(first_s / floor_s, 3),
-        "again_moved_bytes": 0,
-    }))  # fmt: skip
-    return 0 if first_s / floor_s <= 1.3 else 1
+    seconds = {"sha256sum_and_cp": round(floor_s, 2), "add": round(first_s, 2), "again": round(again_s, 2)}
+    ratio = first_s / floor_s
+    print(json.dumps({"bytes": size, "cpu_s": seconds, "ratio": round(ratio, 3), "again_moved_bytes": 0}))
+    return 0 if ratio <= 1.3 else 1
 
 
 def write(folder: Path, size: int) -> int:
