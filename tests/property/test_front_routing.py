@@ -61,7 +61,7 @@ class Connection:
     fresh = True
     answered = False
 
-    def send(self, data: bytes, sink: Exchange) -> None:
+    def send(self, head: bytes, sink: Exchange, body: bytes) -> None:
         self.sink = sink
 
     def close(self) -> None: ...

@@ -299,7 +299,7 @@ class ClientConnection(asyncio.Protocol):
             status, body = self._worker.readiness()
         if head.method not in (b"GET", b"HEAD"):
             raise Problem(405, "http.method", "this is asked with GET")
-        self._answer(status, body, b"", with_body=head.method == b"GET")
+        self._answer(status, body)
 
     # --- writing ---
 
@@ -311,28 +311,18 @@ class ClientConnection(asyncio.Protocol):
         """Answers with a problem, and goes on to the next request or closes."""
         if self._transport is None:
             return
-        extra = b""
-        if problem.retry_after_s is not None:
-            extra += b"retry-after: %d\r\n" % problem.retry_after_s
-        if receipt:
-            extra += b"allod-receipt: %b\r\nallod-data-class: %b\r\n" % (
-                receipt.encode(),
-                data_class.encode(),
-            )
-        if problem.status == 401:
-            extra += b"www-authenticate: Bearer\r\n"
         if problem.close or self._unread:
             self.keeps = False
+        self._answer(problem.status, problem.body(self.dialect), problem.fields(receipt, data_class))
+
+    def _answer(self, status: int, body: bytes, fields: bytes = b"") -> None:
+        if not self.keeps:
+            fields += b"connection: close\r\n"
         head = self._head
         with_body = head is None or head.method != b"HEAD"
-        self._answer(problem.status, problem.body(self.dialect), extra, with_body=with_body)
-
-    def _answer(self, status: int, body: bytes, extra: bytes, *, with_body: bool) -> None:
-        if not self.keeps:
-            extra += b"connection: close\r\n"
         self.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b"
-            % (status, reason(status), extra, len(body), body if with_body else b"")
+            % (status, reason(status), fields, len(body), body if with_body else b"")
         )
         self.finished()
 

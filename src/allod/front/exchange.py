@@ -157,7 +157,8 @@ class Exchange:
         self._answer = Answer(client, record, strips_usage=strips)
         self._upstream = connection
         client.deadline = self._worker.now() + _FIRST_BYTE_S
-        connection.send(b"%b%d\r\n\r\n%b" % (self._terms.route.request_line, len(body), body), self)
+        head = b"%b%d\r\n\r\n" % (self._terms.route.request_line, len(body))
+        connection.send(head, self, body)
 
     def _candidates(self) -> Sequence[Replica]:
         """The plan's candidates, less those that the rules of this moment no longer allow."""
@@ -186,9 +187,7 @@ class Exchange:
         return tuple(
             r
             for r in now_plan.candidates
-            if r.site in plan.rules
-            and r.id in plan.upstream_models
-            and now_told.get(r.id) == told.get(r.id)
+            if r.site in plan.rules and r.id in plan.upstream_models and now_told.get(r.id) == told.get(r.id)
         )
 
     def _attempt_failed(self, outcome: str) -> None:

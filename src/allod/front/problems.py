@@ -60,6 +60,20 @@ class Problem(Exception):
         retry = error.retry_after_s if isinstance(error, NotReady) else None
         return cls(error.status, error.code, error.message, hint=error.hint, retry_after_s=retry)
 
+    def fields(self, receipt: str, data_class: str) -> bytes:
+        """The header fields that belong to it; `receipt` and `data_class` are empty where there are none."""
+        lines = b""
+        if self.retry_after_s is not None:
+            lines += b"retry-after: %d\r\n" % self.retry_after_s
+        if receipt:
+            lines += b"allod-receipt: %b\r\nallod-data-class: %b\r\n" % (
+                receipt.encode(),
+                data_class.encode(),
+            )
+        if self.status == 401:
+            lines += b"www-authenticate: Bearer\r\n"
+        return lines
+
     def body(self, dialect: Dialect) -> bytes:
         text = f"{self.message}. {self.hint}" if self.hint else self.message
         kind = _TYPES.get(self.status, "api_error" if self.status >= 500 else "invalid_request_error")

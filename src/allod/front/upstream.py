@@ -17,6 +17,8 @@ from allod.front.http1 import FramingError, Repeated, ResponseHead, response_hea
 from allod.front.snapshot import ReplicaEntry
 from allod.runtime import sockets
 
+_JOINED_BYTES_MAX = 16 * limits.KIB  # from here on two buffers in one call cost less than a copy
+
 
 class Sink(Protocol):
     """Takes the answer of one exchange."""
@@ -145,12 +147,15 @@ class Upstream(asyncio.Protocol):
 
     # --- towards the replica ---
 
-    def send(self, data: bytes, sink: Sink, *, to_head: bool = False) -> None:
-        """Starts an exchange: `data` is the request's head and as much of its body as there is."""
+    def send(self, head: bytes, sink: Sink, body: bytes = b"", *, to_head: bool = False) -> None:
+        """Starts an exchange with the request's head and as much of its body as there is."""
         self.sink = sink
         self.answered = False
         self._to_head = to_head
-        self.write(data)
+        if len(body) < _JOINED_BYTES_MAX:
+            self.write(head + body)
+        elif self._transport is not None:
+            self._transport.writelines((head, body))
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
