@@ -27,7 +27,7 @@ from allod import digest
 from allod.errors import Integrity, NotReady, Unprocessable
 from allod.limits import FILE_DIGESTS_REMEMBERED_MAX, OMS_SIGNATURE_BYTES_MAX
 from allod.models.manifest import MANIFEST_NAME, SIGNATURE_NAME
-from allod.models.trust import Publisher, Trust, fingerprint
+from allod.models.trust import UNREADABLE, Publisher, Trust, fingerprint
 
 _BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _UNSETTLED_NS = 2_000_000_000  # a file written this recently may change again without a new time stamp
@@ -150,7 +150,7 @@ def parse(raw: bytes) -> Parsed:
         files = {r.name: f"sha256:{r.digest}" for r in predicate.resources}
         if len(files) != len(predicate.resources):
             raise ValueError("it names a file twice")
-    except (ValueError, msgspec.MsgspecError, RecursionError) as e:
+    except (*UNREADABLE, msgspec.MsgspecError, RecursionError) as e:
         raise _bad(f"it is not an OpenSSF Model Signing v1.0 signature: {e}") from e
     return Parsed(
         method=method,
@@ -213,7 +213,7 @@ def sign_folder(
             config.use_certificate_signer(
                 private_key=key, signing_certificate=certificate, certificate_chain=chain
             )
-    except (ValueError, TypeError, OSError) as e:
+    except (*UNREADABLE, TypeError, OSError) as e:
         raise Unprocessable("trust.bad-key", f"{key.name} cannot sign models: {e}") from e
     # Beside the target, so that it is moved into place in one step, and outside of what is hashed.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".sign-") as scratch:

@@ -31,6 +31,7 @@ from allod.limits import TRUST_PEM_BYTES_MAX
 ORGANISATION = "organisation"
 KEY_NAME = "models.ecdsa.key"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)  # what malformed keys end in
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
@@ -153,7 +154,7 @@ def describe_pem(pem: bytes) -> tuple[Literal["key", "certificate"], tuple[str, 
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
             raise ValueError("OpenSSF Model Signing takes ECDSA keys on P-256, P-384 or P-521 only")
         return "key", (key_id(key),)
-    except (ValueError, UnsupportedAlgorithm) as e:
+    except UNREADABLE as e:
         raise Unprocessable("trust.bad-pem", f"no usable key or certificate: {e}") from e
 
 
