@@ -27,9 +27,8 @@ _SPDX = (
 _BY_WORD = {name.lower(): name for name in _SPDX} | {
     # older and shorter ways to write the same
     "apache2": "Apache-2.0", "apache 2.0": "Apache-2.0", "apache license 2.0": "Apache-2.0",
-    "agpl-3.0": "AGPL-3.0-only", "gpl-2.0": "GPL-2.0-only", "gpl-3.0": "GPL-3.0-only", "gpl": "GPL-3.0-only",
+    "agpl-3.0": "AGPL-3.0-only", "gpl-2.0": "GPL-2.0-only", "gpl-3.0": "GPL-3.0-only",
     "lgpl-2.1": "LGPL-2.1-only", "lgpl-3.0": "LGPL-3.0-only", "odc-by": "ODC-By-1.0",
-    "cc": "LicenseRef-cc", "bsd": "LicenseRef-bsd",
 }  # fmt: skip
 _WORD = re.compile(r"[A-Za-z0-9.-]+")
 _CARD_BYTES = 64 * 1024  # front matter is the beginning of a card

@@ -17,17 +17,18 @@ import contextlib
 import ctypes
 import difflib
 import fcntl
+import itertools
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from allod import digest
-from allod.errors import Integrity, NotFound, NotReady, Unprocessable, Usage
+from allod.errors import AllodError, Integrity, NotFound, NotReady, Unprocessable, Usage
 from allod.ledger import files as durable
 from allod.models import reference
 from allod.models.blobs import Blobs
@@ -107,14 +108,15 @@ def verify(folder: Path) -> ModelManifest:
 
 def installed(models: Path) -> list[Installed]:
     """Every model that is here, by name, also those that no tag means any more. Raises as `load` does."""
-    found = []
-    for named in sorted((models / "named").glob("*/")):
-        tags = _tags(named)
-        for folder in sorted(named.iterdir()):
-            if _VERSION.fullmatch(folder.name) and (folder / MANIFEST_NAME).is_file():
-                meant = tuple(tag for tag, address in tags.items() if address == f"sha256:{folder.name}")
-                found.append(Installed(folder=folder, manifest=load(folder), tags=meant))
-    return found
+    return [one for named in sorted((models / "named").glob("*/")) for one in _versions(named)]
+
+
+def _versions(named: Path) -> Iterator[Installed]:
+    tags = _tags(named)
+    for folder in sorted(named.iterdir()):
+        if _VERSION.fullmatch(folder.name) and (folder / MANIFEST_NAME).is_file():
+            meant = tuple(tag for tag, address in tags.items() if address == f"sha256:{folder.name}")
+            yield Installed(folder=folder, manifest=load(folder), tags=meant)
 
 
 def ls(models: Path) -> list[ModelManifest]:
@@ -129,21 +131,39 @@ def find(models: Path, name: str) -> tuple[Path, ModelManifest]:
 
 
 def look_up(models: Path, name: str) -> Installed:
-    """As `find`, with the tags."""
-    known = installed(models)
-    with contextlib.suppress(Unprocessable):  # what is no reference is no model either
-        wanted = reference.parse(name)
-        for one in known:
+    """As `find`, with the tags. A model that cannot be read hides no other; asked for by its own name it
+    raises as `load` does."""
+    wanted = _reference(name)
+    if wanted is not None:
+        own = models / "named" / wanted.name
+        first: Iterable[Installed] = _versions(own) if own.is_dir() else ()
+        for one in itertools.chain(first, _readable(models)):
             if _means(wanted, one):
                 return one
-    names = [n for one in known for n in (one.manifest.name, *one.manifest.aliases)]
-    names += [f"{one.manifest.name}:{tag}" for one in known for tag in one.tags if tag != LATEST]
+    names: list[str] = []
+    for one in _readable(models):
+        names += [one.manifest.name, *one.manifest.aliases]
+        names += [f"{one.manifest.name}:{tag}" for tag in one.tags if tag != LATEST]
     near = difflib.get_close_matches(name, names, 1)
     raise NotFound(
         "model.not-found",
         f"there is no model {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
         hint="allod models ls",
     )
+
+
+def _reference(name: str) -> Reference | None:
+    """What is no reference is no model either."""
+    try:
+        return reference.parse(name)
+    except Unprocessable:
+        return None
+
+
+def _readable(models: Path) -> Iterator[Installed]:
+    for named in sorted((models / "named").glob("*/")):
+        with contextlib.suppress(AllodError):
+            yield from _versions(named)
 
 
 def _means(wanted: Reference, one: Installed) -> bool:

@@ -17,7 +17,6 @@ import os
 import shutil
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -211,18 +210,12 @@ class _Download:
 
 
 class Meter:
-    """Counts bytes over all transfers, for whoever shows progress. Thread-safe."""
+    """Counts the bytes of all transfers, from their several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._began = time.monotonic()
         self.moved = 0
 
     def __call__(self, count: int) -> None:
         with self._lock:
             self.moved += count
-
-    @property
-    def rate(self) -> float:
-        """Bytes per second since the beginning."""
-        return self.moved / max(1e-6, time.monotonic() - self._began)

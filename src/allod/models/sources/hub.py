@@ -91,8 +91,9 @@ def _file(sibling: Any) -> RemoteFile:
         return RemoteFile(
             name=sibling.rfilename, size=sibling.lfs.size, promise=f"sha256:{sibling.lfs.sha256}"
         )
-    promise = f"git:{sibling.blob_id}" if sibling.blob_id else ""
-    return RemoteFile(name=sibling.rfilename, size=sibling.size or 0, promise=promise)
+    if sibling.size is None or not sibling.blob_id:
+        raise Unprocessable("source.bad-manifest", f"the hub does not say what {sibling.rfilename} is")
+    return RemoteFile(name=sibling.rfilename, size=sibling.size, promise=f"git:{sibling.blob_id}")
 
 
 def _library() -> ModuleType:
