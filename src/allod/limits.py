@@ -146,6 +146,15 @@ PROVIDER_ERROR_BYTES_MAX = 64 * KIB  # an error page is read no further
 EMBEDDING_INPUTS_MAX = 2048  # what OpenAI takes in one request
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux's sockaddr_un, less its terminating zero
 
+# --- kyc (screening) ----------------------------------------------------------------------------------
+LIST_FILE_BYTES_MAX = 512 * MIB  # OFAC's full XML is near 120 MiB, collections of many lists are larger
+LIST_TOKEN_BYTES_MAX = 1 * MIB  # one tag with its attributes; the longest real remark is 20 KiB
+LIST_RECORD_BYTES_MAX = 8 * MIB  # text of one entry
+LIST_DEPTH_MAX = 32  # nested elements; the official formats stay under ten
+LIST_ENTRIES_MAX = 2_000_000  # memory while a list is taken in: some 2 KiB each
+LIST_CSV_FIELD_BYTES_MAX = 128 * KIB  # one field; OFAC's remarks end at 1,000 characters
+SCREEN_NAMES_MAX = 5_000_000  # rows of one batch; a larger customer base is screened in pieces
+
 # --- the node -------------------------------------------------------------------------------------------
 RECEIPT_WAIT_S = 1.0  # a durable receipt has its place in the tree well within this
 EXCHANGES_SCANNED_MAX = 20_000  # leaves looked at for one page of exchanges of one project
