@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
+import re
 import ssl
 import subprocess
 import threading
@@ -51,6 +53,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         match body["model"]:
             case "up-stream":
                 self._stream(body)
+            case "up-one-line":
+                self._one_line()
             case "up-401":
                 self._json(401, {"error": f"bad key {SECRET}"})
             case "up-422":
@@ -78,6 +82,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
+
+    def _one_line(self) -> None:
+        """A frame that never ends, as far as anyone reads it."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        try:
+            self.wfile.write(b"data: {")
+            for _ in range(1024):
+                self.wfile.write(b"x" * 65_536)
+            self.wfile.write(b"}\n\n")
+        except (OSError, ssl.SSLError):
+            self.server.gone.set()
 
     def _stream(self, body: dict[str, Any]) -> None:
         self.send_response(200)
@@ -237,6 +256,20 @@ def test_mistral_answers_are_read_as_openai(egress: Egress) -> None:
         assert json.loads(function["arguments"]) == {"a": 1}
     else:
         assert choice["finish_reason"] == "model_length"
+
+
+def test_a_frame_without_end_fills_no_memory(egress: Egress) -> None:
+    api, client, _, process = egress
+    body = {"model": "up-one-line", "messages": [], "stream": True}
+    with contextlib.suppress(httpx.RemoteProtocolError):  # cut short is what it should be where it is read
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            received = sum(len(part) for part in response.iter_bytes())
+        assert api == "openai", "the mistral dialect is translated, so a frame has to be whole"
+        assert received > 64 * 1024 * 1024
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    assert peak is not None
+    assert int(peak[1]) < 120 * 1024, "a provider must not be able to fill this machine's memory"
+    assert client.get("/health").status_code == 200
 
 
 def test_streams_pass_frame_by_frame(egress: Egress) -> None:

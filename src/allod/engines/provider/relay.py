@@ -26,6 +26,7 @@ from allod.limits import (
     PROVIDER_CONNECT_TIMEOUT_S,
     PROVIDER_CONNECTIONS_MAX,
     PROVIDER_ERROR_BYTES_MAX,
+    SSE_FRAME_BYTES_MAX,
 )
 
 Message = MutableMapping[str, Any]
@@ -219,12 +220,27 @@ async def _bounded(response: httpx.Response, bytes_max: int) -> bytes:
 
 async def _translated_lines(response: httpx.Response) -> AsyncIterator[bytes]:
     """Server-sent events with each JSON payload translated; comments and `[DONE]` as they came."""
-    async for line in response.aiter_lines():
-        payload = line.removeprefix("data:").strip()
-        if line.startswith("data:") and payload.startswith("{"):
+    async for line in _lines(response):
+        payload = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and payload.startswith(b"{"):
             with contextlib.suppress(msgspec.DecodeError):
-                line = "data: " + msgspec.json.encode(mistral.answer(msgspec.json.decode(payload))).decode()
-        yield line.encode() + b"\n"
+                line = b"data: " + msgspec.json.encode(mistral.answer(msgspec.json.decode(payload)))
+        yield line + b"\n"
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The stream's lines without their ends. Raises TooLarge at a line that does not end in time."""
+    held = b""
+    async for part in response.aiter_bytes():
+        *lines, held = (held + part).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r")
+        if len(held) > SSE_FRAME_BYTES_MAX:
+            raise TooLarge(
+                "provider.too-large", f"a frame of the provider exceeds {SSE_FRAME_BYTES_MAX} bytes"
+            )
+    if held:
+        yield held
 
 
 async def _stream(send: Send, headers: dict[str, str], parts: AsyncIterator[bytes]) -> None:
