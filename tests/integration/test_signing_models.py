@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from allod.errors import AllodError, Integrity, Unprocessable, Usage
-from allod.models import oms, trust
+from allod.models import oms, oms_format, trust
 
 ORGANISATION = "org-model"
 VECTORS = Path(__file__).parents[3] / "shared" / "data" / "oms"
@@ -201,13 +201,13 @@ def test_no_changed_byte_of_a_signature_passes(folder: Path, key: Path, store: P
             oms.verify_signature(json.dumps(text).encode(), trusted, name=ORGANISATION)
     for cut in (0, 1, len(whole) // 2, len(whole) - 1):
         with pytest.raises(Integrity, match=r"model\.bad-signature"):
-            oms.parse(whole[:cut])
+            oms_format.parse(whole[:cut])
 
 
 @needs_vectors
 def test_the_published_vectors_are_read_and_refused_as_published() -> None:
     for path in sorted((VECTORS / "vectors" / "valid").iterdir()):
-        said = oms.parse(path.read_bytes())
+        said = oms_format.parse(path.read_bytes())
         assert said.files is not None
         assert set(said.files) == {"signme-1", "signme-2"}, path.name
     for path in [
@@ -215,7 +215,7 @@ def test_the_published_vectors_are_read_and_refused_as_published() -> None:
         *(VECTORS / "vectors" / "invalid-payload").iterdir(),
     ]:
         with pytest.raises(Integrity, match=r"model\.bad-signature"):
-            oms.parse(path.read_bytes())
+            oms_format.parse(path.read_bytes())
 
 
 # --- whose word counts --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allod.errors import Integrity, Unprocessable, Usage
-from allod.models import oms, trust
+from allod.models import oms_format, trust
 
 STATEMENT = {
     "_type": "https://in-toto.io/Statement/v1",
@@ -63,12 +63,12 @@ def _with(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 def _read(raw: bytes) -> None:
     with contextlib.suppress(Integrity):  # any other error ends the test
-        said = oms.parse(raw)
+        said = oms_format.parse(raw)
         assert said.files is None or all(v.startswith("sha256:") for v in said.files.values())
 
 
 def test_the_unchanged_form_is_read() -> None:
-    said = oms.parse(json.dumps(_bundle()).encode())
+    said = oms_format.parse(json.dumps(_bundle()).encode())
     assert (said.method, said.files) == ("key", {"w.gguf": "sha256:" + "1" * 64})
 
 
