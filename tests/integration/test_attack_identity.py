@@ -187,6 +187,13 @@ def test_no_secret_and_no_content_lies_about(node: RunningNode, keys: dict[str, 
             assert [n for n, s in secrets.items() if s.encode() in command] == [], command
 
 
+def test_a_providers_key_is_with_no_process_that_strangers_talk_to(node: RunningNode) -> None:
+    fronts = node.pids(module="allod.front")
+    assert fronts
+    for pid in fronts:
+        assert PROVIDER_KEY.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
 def test_nothing_below_the_home_can_be_written_by_others(node: RunningNode) -> None:
     assert stat.S_IMODE(node.home.stat().st_mode) == 0o700
     for path in node.home.rglob("*"):

@@ -174,7 +174,7 @@ class _Launcher:
         ]  # fmt: skip
         if self._certificate:
             argv += [f"--tls-cert={self._certificate[0]}", f"--tls-key={self._certificate[1]}"]
-        return Child(f"front {number}", argv, processes.environment())
+        return Child(f"front {number}", argv, processes.front_environment())
 
     def _await(self, pipe: _Lines, control: Child) -> Ready:
         deadline = time.monotonic() + READY_TIMEOUT_S

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 _PR_SET_PDEATHSIG = 1
 BACKOFF_FIRST_S = 0.1  # a single crash should cost nobody a visible pause
 BACKOFF_MAX_S = 10.0
+_FRONT_NAMES = frozenset({"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV"})
+_FRONT_PREFIXES = ("LC_", "PYTHON", "LD_", "MALLOC_")
 STEADY_S = 30.0  # alive this long: the next crash starts at the first back-off again
 
 
@@ -110,5 +112,10 @@ def pid_alive(pid: int) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """What the node's own processes inherit: enough to find programs and to read key references."""
+    """What control inherits: all of it, because key references may name any variable."""
     return dict(os.environ)
+
+
+def front_environment() -> dict[str, str]:
+    """What a front inherits: enough to run. It reads what strangers send, so it holds no provider's key."""
+    return {k: v for k, v in os.environ.items() if k in _FRONT_NAMES or k.startswith(_FRONT_PREFIXES)}
