@@ -189,6 +189,16 @@ def test_a_signature_that_wants_weights_ignored_does_not_pass(
     assert _code(lambda: oms.verify_folder(folder, trust.load(store))) == "model.extra-file"
 
 
+def test_a_manifest_cannot_lead_signing_out_of_its_folder(
+    folder: Path, key: Path, store: Path, tmp_path: Path
+) -> None:
+    (folder / "model.json").write_text(json.dumps({"name": "../../../outside"}))
+    before = sorted(tmp_path.rglob("*"))
+    signature = oms.sign_folder(folder, key)
+    assert sorted({*tmp_path.rglob("*")} - set(before)) == [signature]
+    assert oms.verify_folder(folder, trust.load(store)).who == "organisation"
+
+
 def test_no_changed_byte_of_a_signature_passes(folder: Path, key: Path, store: Path) -> None:
     signature = oms.sign_folder(folder, key)
     whole, trusted = signature.read_bytes(), trust.load(store)

@@ -25,6 +25,7 @@ from allod.errors import Integrity, NotReady, Unprocessable
 from allod.limits import FILE_DIGESTS_REMEMBERED_MAX, OMS_SIGNATURE_BYTES_MAX
 from allod.models.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from allod.models.oms_format import Parsed, bad, parse
+from allod.models.reference import NAME
 from allod.models.trust import ORGANISATION, UNREADABLE, Publisher, Trust
 
 _UNSETTLED_NS = 2_000_000_000  # a file written this recently may change again without a new time stamp
@@ -223,15 +224,16 @@ def _may_vouch(publisher: Publisher, said: Parsed, trust: Trust, name: str) -> N
 
 
 def _name_in(folder: Path) -> str:
-    """The name in a model's manifest; the folder's where there is none."""
+    """The name in a model's manifest; the folder's where there is none that may be one."""
 
     class Named(msgspec.Struct):
         name: str
 
     try:
-        return msgspec.json.decode((folder / MANIFEST_NAME).read_bytes(), type=Named).name
+        said = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes(), type=Named).name
     except (OSError, msgspec.DecodeError):
         return folder.name
+    return said if NAME.fullmatch(said) else folder.name
 
 
 def _digest_of(path: Path) -> str:
