@@ -15,6 +15,8 @@ import httpx
 import pytest
 from running_node import ALLOD, RunningNode
 
+from allod.node import control
+
 PROVIDER_KEY = "canary-of-a-provider-key-71c9"
 PROMPT = "canary-of-a-prompt-2b60"
 MODEL = "far-small"
@@ -230,3 +232,11 @@ def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (told.returncode, "home.unwritable" in told.stderr) == (3, True), told.stderr
     assert "--home" in told.stderr
+
+
+def test_a_first_key_that_comes_late_is_not_written_into_a_log(capfd: pytest.CaptureFixture[str]) -> None:
+    secret = "allod_aaaaaaaaaaaa_" + "s" * 43
+    control._print_first_key(secret)
+    said = capfd.readouterr().err
+    assert secret not in said
+    assert "allod key create" in said

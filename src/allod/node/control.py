@@ -84,8 +84,14 @@ async def run(home: Home, url: str, workers: int, ready_fd: int | None) -> None:
 
 
 def _print_first_key(secret: str) -> None:
-    """A key that comes late is talk: the launcher has said on stdout all that it says there."""
-    print(f"admin key (shown once, keep it now): {secret}", file=sys.stderr, flush=True)
+    """A key that comes late is shown to who is looking; into a log it does not go."""
+    if sys.stderr.isatty():
+        told = f"admin key (shown once, keep it now): {secret}"
+    else:
+        told = (
+            "the first admin key was made unseen; your own: allod key create --project default --role owner"
+        )
+    print(told, file=sys.stderr, flush=True)
 
 
 async def _report(app: App, fd: int, first_key: str | None) -> None:
