@@ -446,7 +446,7 @@ def test_a_process_killed_anywhere_leaves_a_home_that_applying_again_completes(
     done = Home(shutil.copytree(b.root, tmp_path / "done"))
     put(new, done)
     wanted, before = state(done), {p.name: p.read_bytes() for p in (b.policy).iterdir()}
-    for step in itertools.count(1, 3):  # one in three: each takes a process and a home
+    for step in itertools.count(1, 5):  # one in five: each takes a process and a home
         home = Home(shutil.copytree(b.root, tmp_path / "killed"))
         killed = _killed_at(step, new, home, key)
         assert (home.policy / "schema.cedarschema").is_file(), "there is a policy at every moment"
@@ -492,6 +492,26 @@ def test_a_flipped_bit_in_a_blob_leaves_nothing_that_a_good_copy_would_not_repai
     raw[at] ^= 4
     put(bytes(raw), b, key)
     store.verify(store.find(b.models, "m1")[0])
+
+
+def test_a_model_that_has_rotted_is_put_right(a: Home, b: Home, key: str) -> None:
+    raw = _packed(a, Wanted(models=("m1",)))
+    put(raw, b, key)
+    folder, said = store.find(b.models, "m1")
+    weights = folder / "w.gguf"
+    weights.chmod(0o600)
+    with weights.open("r+b") as f:
+        f.seek(40)
+        f.write(b"?")
+    with pytest.raises(Integrity, match=r"model\.changed"):
+        store.verify(folder)
+    assert put(raw, b).changed == (f"model m1@{said.digest}",)
+    store.verify(folder)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*said.files, "model.json", "model.sig"])
+    weights.unlink()
+    assert put(raw, b).changed
+    store.verify(folder)
+    assert put(raw, b).changed == ()
 
 
 def test_a_bundle_can_come_through_a_pipe(a: Home, b: Home, key: str) -> None:

@@ -77,6 +77,26 @@ def test_a_flip_of_any_bit_is_found_and_named(made: Made, data: st.DataObject) -
     expect_named(made, data.draw(st.integers(0, len(made[0]) - 1)), data.draw(st.integers(0, 7)))
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40_000), st.integers(0, 700), st.binary(max_size=700)),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_no_damage_does_more_than_be_refused(made: Made, edits: list[tuple[int, int, bytes]]) -> None:
+    raw, known = made
+    wrong = raw
+    for at, count, new in edits:
+        at %= len(wrong)
+        wrong = wrong[:at] + new + wrong[at + count :]
+    if wrong != raw:
+        with pytest.raises((Integrity, Unprocessable)) as e:
+            read(wrong, known)
+        assert e.value.code.startswith("bundle.")
+
+
 def test_a_file_that_was_cut_short_is_refused_wherever_it_was_cut(made: Made) -> None:
     raw, known = made
     for length in [*range(0, 700, 7), *range(700, len(raw), 61), len(raw) - 1]:

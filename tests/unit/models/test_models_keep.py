@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from model_files import model_folder
 
+from allod import digest
 from allod.errors import Denied, NotReady
 from allod.models import keep, store
 from allod.models.blobs import Blobs
@@ -130,3 +132,22 @@ def test_locks_are_the_kernels(models: Path) -> None:
     fd = os.open(models / "blobs", os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(fd)
+
+
+def test_where_the_kernel_cannot_copy_it_is_done_here(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = os.urandom((3 << 20) + 17)
+    (tmp_path / "f").write_bytes(raw)
+    expected = digest.of(raw)
+    assert Blobs(models).take(tmp_path / "f") == expected
+
+    def cannot(*_: int) -> int:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(os, "copy_file_range", cannot)
+    moved: list[int] = []
+    other = Blobs(tmp_path / "other")
+    assert other.take(tmp_path / "f", moved.append) == expected
+    assert sum(moved) == len(raw)
+    assert other.path(expected).read_bytes() == raw

@@ -22,6 +22,7 @@ from allod import digest
 from allod.errors import NotReady, Usage
 from allod.ledger import files as durable
 from allod.models import instructions, store
+from allod.models.blobs import Blobs
 from allod.models.bundle.container import Moved, Reader
 from allod.models.bundle.judge import Checks, Judged, judge
 from allod.models.bundle.manifest import File, Manifest, Model
@@ -139,8 +140,9 @@ def _publish(models: Path, model: Model, said: ModelManifest, beside: dict[str, 
     folder = named / model.digest.removeprefix("sha256:")
     meant = {t: p.read_text().strip() for t in model.tags if (p := named / "tags" / t).is_file()}
     same = all((folder / n).is_file() and (folder / n).read_bytes() == data for n, data in beside.items())
+    healed = same and _heal(folder, said, Blobs(models))
     if same and meant == dict.fromkeys(model.tags, model.digest):
-        return False
+        return healed
     signed = beside[SIGNATURE_NAME]
     for tag in model.tags:
         # The manifest is among what lies beside: its signature is about the bytes in which it was written.
@@ -148,6 +150,25 @@ def _publish(models: Path, model: Model, said: ModelManifest, beside: dict[str, 
     if (folder / SIGNATURE_NAME).read_bytes() != signed:  # the same model, signed anew
         durable.replace(folder / SIGNATURE_NAME, signed)
     return True
+
+
+def _heal(folder: Path, said: ModelManifest, blobs: Blobs) -> bool:
+    """Puts right what has rotted on the disk since the model came; whether anything had.
+
+    A blob that was damaged has just been written anew, so a file that shares its inode is right.
+    """
+    healed = False
+    for name, address in said.files.items():
+        path, blob = folder / name, blobs.path(address)
+        if path.exists() and (path.samefile(blob) or digest.of_file(path) == address):
+            continue
+        half = folder / f".{name}"
+        half.unlink(missing_ok=True)
+        _link_or_copy(str(blob), str(half))
+        half.replace(path)
+        durable.sync_folder(folder)
+        healed = True
+    return healed
 
 
 def _is(folder: Path, listed: list[File]) -> bool:
