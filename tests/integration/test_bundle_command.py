@@ -125,6 +125,35 @@ def test_exit_codes_and_hints(tmp_path: Path) -> None:
     assert run("verify", out, "--home", a, ok=6)["error"]["code"] == "bundle.truncated"
 
 
+def test_what_may_not_leave_and_what_may_not_come_in(tmp_path: Path) -> None:
+    a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "x.bundle"
+    home = new_home(a)
+    folder = add_model(home, "good", {"w.gguf": gguf()})
+    add_model(home, "evil", {"w.gguf": b"\x80\x04}."})
+    create = ("create", "--out", out, "--home", a, "--model")
+    (folder / "note.json").write_text("{}")
+    assert run(*create, "good", ok=6)["error"]["code"] == "model.extra-file"
+    (folder / "note.json").unlink()
+    signer = run(*create, "good")["signer"]
+    raw = bytearray((folder / "w.gguf").read_bytes())
+    raw[-1] ^= 1
+    (folder / "w.gguf").unlink()
+    (folder / "w.gguf").write_bytes(raw)
+    out.rename(tmp_path / "good.bundle")
+    assert run(*create, "good", ok=6)["error"]["code"] == "model.changed"
+    run(*create, "evil")
+    apply = ("apply", "--home", b, "--trust-key", signer)
+    assert run(*apply, out, ok=2)["error"]["code"] == "model.pickle"
+    config = b / "allod.toml"
+    plain = config.read_text()
+    config.write_text(plain + '\n[models]\nallowed_licences = ["MIT"]\n')
+    refused = run(*apply, tmp_path / "good.bundle", ok=4)["error"]
+    assert (refused["code"], refused["details"]["licence"]) == ("model.licence-not-allowed", "Apache-2.0")
+    assert store.installed(b / "models") == []
+    config.write_text(plain)
+    assert run(*apply, tmp_path / "good.bundle")["changed"]
+
+
 def test_a_disk_that_takes_no_more_is_no_defect(tmp_path: Path) -> None:
     a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "x.bundle"
     add_model(new_home(a), "m", {"w.gguf": gguf(1 << 19)})
