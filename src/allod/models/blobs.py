@@ -8,6 +8,7 @@ blob holds an flock on that folder, which the kernel releases when its process d
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -23,6 +24,8 @@ from allod.limits import DISK_FREE_BYTES_MIN
 
 Moved = Callable[[int], None]  # told of bytes as they are written
 _CHUNK = 1 << 20
+_WINDOW = 16 << 20  # copied, then hashed while it still is in the cache
+_CANNOT = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
 _MODE = 0o444  # links in model folders share it: nobody changes a model in passing
 
 
@@ -94,11 +97,16 @@ class Blobs:
         with source.open("rb", buffering=0) as f, _created(half) as fd:
             fcntl.flock(fd, fcntl.LOCK_EX)  # an unlocked copy is one whose process has died
             sha, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK))
-            while count := f.readinto(buffer):
-                piece = buffer[:count]
-                sha.update(piece)
-                while piece:
-                    piece = piece[os.write(fd, piece) :]
+            at = 0
+            while count := _transfer(f.fileno(), fd, at):
+                # What is hashed is what was written, whatever happens to the source meanwhile.
+                end = at + count
+                while at < end:
+                    read = os.preadv(fd, [buffer[: end - at]], at)
+                    if not read:
+                        raise OSError(errno.EIO, "the disk gives back less than it took", str(half))
+                    sha.update(buffer[:read])
+                    at += read
                 moved(count)
             os.fdatasync(fd)
             address = f"sha256:{sha.hexdigest()}"
@@ -144,10 +152,25 @@ class Blobs:
                     os.close(fd)
 
 
+def _transfer(source: int, target: int, at: int) -> int:
+    """Copies up to a window of bytes from and to offset `at`; gives how many, 0 at the source's end.
+
+    The kernel does it where it can: without a copy in this process, and on some file systems without one on
+    the disk.
+    """
+    try:
+        return os.copy_file_range(source, target, _WINDOW, at, at)
+    except OSError as e:
+        if e.errno not in _CANNOT:
+            raise
+    data = os.pread(source, _CHUNK, at)
+    return os.pwrite(target, data, at) if data else 0
+
+
 @contextlib.contextmanager
 def _created(path: Path) -> Iterator[int]:
     """A new file for writing; removed again if it was not moved away."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         yield fd
     finally:
