@@ -7,7 +7,6 @@ were made for (processor, Python), as pip resolved them.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -116,11 +115,9 @@ def _enough(folder: Path, lock: Path) -> None:
 
 
 def _pip(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
+    epoch = f"SOURCE_DATE_EPOCH={_EPOCH}"
+    command = ["env", epoch, sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=_PIP_S, check=False,
-            env=os.environ | {"SOURCE_DATE_EPOCH": _EPOCH},
-        )  # fmt: skip
+        return subprocess.run(command, capture_output=True, text=True, timeout=_PIP_S, check=False)
     except subprocess.TimeoutExpired as e:
         raise NotReady("bundle.pip", f"pip took longer than {_PIP_S:.0f} s") from e
