@@ -159,3 +159,11 @@ SCREEN_NAMES_MAX = 5_000_000  # rows of one batch; a larger customer base is scr
 RECEIPT_WAIT_S = 1.0  # a durable receipt has its place in the tree well within this
 EXCHANGES_SCANNED_MAX = 20_000  # leaves looked at for one page of exchanges of one project
 DISK_FREE_BYTES_MIN = 128 * MIB  # below, the node says that it is about to stop taking requests
+
+# --- identity documents and identifiers (kyc) -----------------------------------------------------------
+MRZ_TEXT_CHARACTERS_MAX = 200_000  # text searched for a zone: some fifty pages; the rest is not looked at
+IDENTIFIER_CHARACTERS_MAX = 64  # with blanks and dots; the longest identifier, an IBAN, has 34
+
+# --- policy -------------------------------------------------------------------------------------------
+POLICY_RULE_CHARS_MAX = 8_000  # the longest rule of the bundled pack has a thousand
+POLICY_NESTING_MAX = 32  # of brackets in a rule; Cedar's parser overflows its stack at some hundreds
