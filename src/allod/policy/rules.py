@@ -15,8 +15,12 @@ from typing import Any, NamedTuple
 import cedarpy
 import msgspec
 
+from allod import limits
 from allod.errors import Unprocessable
 from allod.policy.text import Statement, place, statements
+
+_NO_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|//[^\n]*+')  # strings and comments
+_BRACKET = re.compile(r"[()\[\]{}]")
 
 LANGUAGES = ("en", "fr", "de")
 
@@ -55,10 +59,32 @@ def read(text: str, schema: str) -> Reading:
             "there is not one rule in the policy, so nothing would ever be permitted",
             "restore the bundled rules, or write at least one permit",
         )
+    _bound(text, parts)
     policies = _parse(text, parts)
     known = sorted(set(re.findall(r"[A-Za-z_]\w*", re.sub(r"//[^\n]*", "", schema))))
     _validate(text, parts, parsed_schema, known)
-    return _name(text, parts, policies, parsed_schema, known)
+    try:
+        return _name(text, parts, policies, parsed_schema, known)
+    except RecursionError as e:
+        raise _invalid("a rule chains too many conditions", "write several rules") from e
+
+
+def _bound(text: str, parts: tuple[Statement, ...]) -> None:
+    """Cedar reads by recursion: what nests too deep would end this process, not this reading."""
+    for part in parts:
+        plain = _NO_BRACKETS.sub("", part.text)
+        depth = deepest = 0
+        for mark in _BRACKET.findall(plain):
+            depth += 1 if mark in "([{" else -1
+            deepest = max(deepest, depth)
+        if len(part.text) > limits.POLICY_RULE_CHARS_MAX or deepest > limits.POLICY_NESTING_MAX:
+            raise _invalid(
+                f"a rule has at most {limits.POLICY_RULE_CHARS_MAX} characters,"
+                f" with brackets at most {limits.POLICY_NESTING_MAX} deep",
+                "write several rules",
+                text=text,
+                line=part.line,
+            )
 
 
 def _parse(text: str, parts: tuple[Statement, ...]) -> Any:
