@@ -1,6 +1,12 @@
 """What the path costs, as ratios against nginx in one run: both proxy to the same model server, on the same
 core.
 
+Both do the same socket work: TCP with keep-alive towards the client, a kept Unix socket towards the model
+server. nginx does nothing else (no access log, no key, no receipt), which makes it the floor; a row with an
+access log is there for information. The front also waits for its disk, which nginx does not: how long one
+fdatasync takes here is a row, and so is what the front does with its home in memory (`--memory`), where only
+the processor counts.
+
 The proxy under test runs on core 0; the load (wrk, or `sse.py load`) and the model server share core 1.
 Rounds are interleaved; a figure is the best of its rounds with the median beside it, and a ratio is best
 against best. CPU is what the scheduler charged to the proxy's own processes from /proc.
@@ -116,6 +122,12 @@ class Bench:
             f"location /stream {{ proxy_buffering off; {keep} "
             f"proxy_pass http://stream/v1/chat/completions; }}",
         )  # fmt: skip
+        logged = free_port()
+        log = self.nginx(
+            "logged", 0, f"127.0.0.1:{logged}",
+            f"access_log {self.root}/access.log; location / {{ proxy_pass http://model; {keep} }}",
+        )  # fmt: skip
+        self.logged = Proxy("nginx", logged, lambda: [log.pid, *_children(log.pid)], "none")
         self.home.start()
         assert self.home.front is not None
         front = self.home.front.pid
@@ -159,6 +171,20 @@ class Bench:
         for process in self.started:
             process.wait(10)
         self.home.stop()
+
+    def fdatasync_us(self) -> float:
+        """The median time of one small fdatasync into a preallocated file, where the spool is."""
+        path, times = self.root / "sync", []
+        with path.open("wb") as f:
+            os.posix_fallocate(f.fileno(), 0, 1 << 20)
+            os.fsync(f.fileno())
+            for n in range(100):
+                os.pwrite(f.fileno(), b"x" * 2000, n * 2000)
+                began = time.perf_counter()
+                os.fdatasync(f.fileno())
+                times.append(time.perf_counter() - began)
+        path.unlink()
+        return statistics.median(times) * 1e6
 
     def forget_receipts(self) -> None:
         """Stands in for the control process: removes the segments that the front has left behind."""
@@ -232,9 +258,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--memory", action="store_true", help="with the home in /dev/shm: no disk to wait for"
+    )
     parser.add_argument("--soak", type=int, default=200_000, help="requests for the memory figure; 0: none")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if args.memory else None) as folder:
         bench = Bench(Path(folder))
         try:
             rows = measure_all(bench, args)
@@ -259,6 +288,7 @@ def measure_all(bench: Bench, args: argparse.Namespace) -> list[dict]:
 
     nginx, front = proxies[0], proxies[1]
     row("front idle memory", front.rss_mb(), "MB", "target <= 60")
+    row("one fdatasync where the spool is", bench.fdatasync_us(), "us", "median, while nothing runs")
     for connections, prompt, of in ((8, 100, "cpu"), (64, 100, "rps"), (16, 100_000, "cpu")):
         label = f"{'100 kB' if prompt > 1000 else '0.2 kB'} prompt c{connections}"
         seen = rounds(
@@ -271,6 +301,9 @@ def measure_all(bench: Bench, args: argparse.Namespace) -> list[dict]:
         if of == "cpu":
             ratio = min(c for _, c in seen["allod"]) / min(c for _, c in seen["nginx"])
             row(f"{label}: CPU against nginx", ratio, "x", "target <= 2.0")
+            if prompt < 1000:
+                logged = min(bench.wrk(bench.logged, connections, seconds, prompt)[1] for _ in range(3))
+                row(f"{label}: nginx CPU with an access log", logged, "us/req", "for information")
         else:
             ratio = max(r for r, _ in seen["allod"]) / max(r for r, _ in seen["nginx"])
             row(f"{label}: rate against nginx", ratio, "x", "target >= 0.6")
