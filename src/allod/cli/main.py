@@ -18,6 +18,7 @@ from allod.cli import (
     init,
     instructions,
     key,
+    kyc,
     ledger,
     models,
     node,
@@ -36,7 +37,7 @@ from allod.errors import AllodError
 INTERRUPTED = 130
 _VERBS = (
     init, node, status, doctor, run, models, instructions, bundle, key, project, policy, sites, receipt,
-    ledger, completion, version,
+    ledger, kyc, completion, version,
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Which part of one name stands for which part of the other, in any order.
 
-Guarantees: symmetric (`align(a, b)` is `align(b, a)` mirrored) and deterministic; every part is in exactly one link
-or in exactly one rest; a link says how it came about.
+Guarantees: symmetric (`align(a, b)` is `align(b, a)` mirrored) and deterministic; every part is in exactly
+one link or in exactly one rest; a link says how it came about.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ DIMINUTIVE = 0.85
 CONSONANTS = 0.9
 _JOINED = 0.98
 _JOIN_MIN = 0.8
-_ACRONYM = 0.9
 
 _osa = OSA.distance
 
@@ -178,6 +177,6 @@ def _one_for_two(
         similarity, how, edits, at, end = best
         run_parts = tuple(many[at:end])
         many = many[:at] + many[end:]
-        pair = (run_parts, (one,)) if mirrored else ((one,), run_parts)
-        links.append(Link(*pair, how, similarity, edits))
+        left, right = (run_parts, (one,)) if mirrored else ((one,), run_parts)
+        links.append(Link(left, right, how, similarity, edits))
     return kept, many

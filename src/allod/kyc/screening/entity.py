@@ -24,7 +24,8 @@ class ListedName(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A birth date as far as it is known: every day from `first` to `last` (both ISO 8601, equal where exact)."""
+    """A birth date as far as it is known: every day from `first` to `last` (both ISO 8601, equal where
+    exact)."""
 
     first: str
     last: str
@@ -49,7 +50,8 @@ class Identifier(msgspec.Struct, frozen=True):
 
 
 class Entity(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of one list. `id` is the list's own; countries are ISO 3166 alpha-2, or as written if unknown."""
+    """One entry of one list. `id` is the list's own; countries are ISO 3166 alpha-2, or as written if
+    unknown."""
 
     id: str
     list: str
@@ -63,7 +65,8 @@ class Entity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def span(text: str, *, approximate: bool = False) -> Span | None:
-    """The days that `1971`, `1971-05` or `1971-05-03` means; None for anything else, impossible months included."""
+    """The days that `1971`, `1971-05` or `1971-05-03` means; None for anything else, impossible months
+    included."""
     found = _ISO.fullmatch(text.strip())
     if not found:
         return None

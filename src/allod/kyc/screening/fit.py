@@ -1,7 +1,8 @@
 """Fits the costs of a scheme to labelled pairs: logistic regression by Newton's method, in plain Python.
 
-Guarantees: deterministic; the same pairs give the same costs to the last digit shown. Folds never share a name, so
-that a cross-validated figure is not a memory of it. For who has labelled pairs of their own, and for the project's.
+Guarantees: deterministic; the same pairs give the same costs to the last digit shown. Folds never share a
+name, so that a cross-validated figure is not a memory of it. For who has labelled pairs of their own, and
+for the project's.
 """
 
 from __future__ import annotations

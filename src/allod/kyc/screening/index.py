@@ -1,9 +1,9 @@
 """Finds, among all listed names, the few that a name has to be compared with.
 
-Guarantees: read-only once built; the candidates of a name do not depend on what was asked before. Parts are looked up
-by how they sound and by their consonants, each with up to one letter missing on either side; what is alike in this
-way is then looked for in whole names. A listed name of which no part is alike is not found: the price
-is measured, in docs/screening.md.
+Guarantees: read-only once built; the candidates of a name do not depend on what was asked before. Parts are
+looked up by how they sound and by their consonants, each with up to one letter missing on either side; what
+is alike in this way is then looked for in whole names. A listed name of which no part is alike is not found:
+the price is measured, in docs/screening.md.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -59,20 +61,26 @@ class Index:
             self._add(Listed(e, w, weighed, sum(p.weight for p in weighed.parts)), names_of)
         self._weights = np.array([x.weight for x in self.listed], dtype=np.float32)
         self._names_of = {text: np.array(found, dtype=np.int32) for text, found in names_of.items()}
-        self._near = _by_key(names_of)
-        self._heard = {text: names.sound(text) for text in names_of}
         self._alike: dict[str, list[tuple[float, Numbers]]] = {}
+
+    @cached_property
+    def _near(self) -> dict[str, tuple[str, ...]]:
+        return _by_key(self._names_of)
+
+    @cached_property
+    def _heard(self) -> dict[str, str]:
+        return {text: names.sound(text) for text in self._names_of}
 
     def _add(self, listed: Listed, names_of: dict[str, list[int]]) -> None:
         number = len(self.listed)
         self.listed.append(listed)
-        parts = [p for p in listed.name.parts if p.role != "title"] or list(listed.name.parts)
+        parts = [p for p in listed.name.parts if p.role != "title"]
         for text in {*(p.text for p in parts), *_joined(parts)}:
             names_of.setdefault(text, []).append(number)
 
     def weigh(self, name: Name) -> Name:
         """The name with its parts weighed by how rare they are among the listed ones."""
-        return Name(tuple([self._weigh(p) for p in name.parts]), name.forms, name.joined, name.abjad)
+        return Name(tuple([self._weigh(p) for p in name.parts]), name.forms, name.abjad)
 
     def _weigh(self, part: Part) -> Part:
         if part.role != "name" or part.text not in self._counts:
@@ -86,7 +94,7 @@ class Index:
 
     def candidates(self, name: Name) -> list[Listed]:
         """The listed names worth comparing with, the likeliest first. `name` is weighed."""
-        parts = [p for p in name.parts if p.role != "title"] or list(name.parts)
+        parts = [p for p in name.parts if p.role != "title"]
         covered = np.zeros(len(self.listed), dtype=np.float32)
         for part in parts:
             self._cover(covered, part.weight, self._like(part, abjad=name.abjad))
@@ -123,7 +131,8 @@ class Index:
         return known
 
     def _found(self, part: Part, *, abjad: bool) -> dict[str, float]:
-        """Listed parts that are like the asked one, by letters, sound or, across scripts, consonants alone."""
+        """Listed parts that are like the asked one, by letters, sound or, across scripts, consonants
+        alone."""
         asked = part.text
         if len(asked) == 1:
             return {asked: 1.0} if asked in self._names_of else {}
@@ -153,7 +162,7 @@ def _extract(asked: str, choices: Any, scale: float) -> list[tuple[str, float, A
 
 
 def _joined(parts: Sequence[Part]) -> list[str]:
-    return [a.text + b.text for a, b in zip(parts, parts[1:], strict=False)]
+    return [a.text + b.text for a, b in pairwise(parts)]
 
 
 def _keys(text: str) -> set[str]:

@@ -1,7 +1,8 @@
 """A name made comparable: folded to ASCII, split into parts, each part with what it is and how much it says.
 
-Guarantees: pure and deterministic; `parse` is idempotent on its own folded text; case, accents, punctuation and
-the order of parts change nothing but the order of parts. Sources: Unicode NFKD (UAX 15) and anyascii's tables.
+Guarantees: pure and deterministic; `parse` is idempotent on its own folded text; case, accents, punctuation
+and the order of parts change nothing but the order of parts. Sources: Unicode NFKD (UAX 15) and anyascii's
+tables.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ WEIGHT_NUMBER = 0.45  # funds and ships of one owner differ by their number alon
 WEIGHT_TITLE = 0.15
 
 _SOUNDS = (
-    ("tsch", "c"), ("sch", "s"), ("tch", "c"), ("shch", "s"), ("sh", "s"), ("ch", "s"), ("kh", "k"), ("gh", "g"),
+    ("tsch", "c"), ("sch", "s"), ("tch", "c"), ("shch", "s"), ("sh", "s"), ("ch", "s"), ("kh", "k"),
+    ("gh", "g"),
     ("ph", "f"), ("zh", "j"), ("th", "t"), ("dh", "d"), ("dj", "j"), ("ck", "k"), ("ts", "s"), ("tz", "s"),
     ("hs", "s"), ("ou", "u"), ("oo", "u"), ("ee", "i"), ("ie", "i"), ("ei", "i"), ("ey", "i"), ("ij", "i"),
     ("ii", "i"), ("yy", "i"), ("iy", "i"), ("ae", "e"), ("oe", "o"), ("ue", "u"), ("ks", "x"),
@@ -45,7 +47,8 @@ _DOUBLED = re.compile(r"(.)\1+")
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One part: `text` in ASCII, `sound` for transliteration variants, `role` name, generic, number or title."""
+    """One part: `text` in ASCII, `sound` for transliteration variants, `role` name, generic, number or
+    title."""
 
     text: str
     sound: str
@@ -54,12 +57,11 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Name(msgspec.Struct, frozen=True):
-    """A comparable name. `joined` is its parts without titles and forms, unspaced; `abjad` where it was written
+    """A comparable name without its legal forms, which stand apart. `abjad` where it was written
     without vowels (Arabic, Hebrew)."""
 
     parts: tuple[Part, ...]
     forms: frozenset[str]
-    joined: str
     abjad: bool
 
 
@@ -121,9 +123,10 @@ def parse(text: str) -> Name:
         text = anyascii(text)
     tokens, forms = _without_forms(_tokens(text))
     numbered = _numbers(tokens)
-    parts = tuple(_part(t) for t in numbered[:PARTS_MAX])
-    telling = [p.text for p in parts if p.role != "title"] or [p.text for p in parts]
-    return Name(parts, forms, "".join(telling), abjad)
+    parts = tuple([_part(t) for t in numbered[:PARTS_MAX]])
+    if all(p.role == "title" for p in parts):  # who is listed as `Major` and nothing else is called so
+        parts = tuple([Part(p.text, p.sound, "name", WEIGHT_NAME) for p in parts])
+    return Name(parts, forms, abjad)
 
 
 def _without_forms(tokens: list[str]) -> tuple[list[str], frozenset[str]]:

@@ -1,9 +1,9 @@
 """How likely two names are one: a sum of declared costs, each of which can be shown.
 
-Guarantees: pure, symmetric and deterministic; the score is in 0..1 and is the logistic of `base` minus the costs and
-plus the evidence that is shown, nothing else. The costs of names were fitted by logistic regression on labelled pairs
-(docs/screening.md says which, when and how well); the evidence of birth dates, countries and kinds is declared, not
-fitted, because no labelled data was at hand for it.
+Guarantees: pure, symmetric and deterministic; the score is in 0..1 and is the logistic of `base` minus the
+costs and plus the evidence that is shown, nothing else. The costs of names were fitted by logistic
+regression on labelled pairs (docs/screening.md says which, when and how well); the evidence of birth dates,
+countries and kinds is declared, not fitted, because no labelled data was at hand for it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from allod.kyc.screening.names import Name, Part
 FACTORS = ("difference", "letters", "unmatched", "opposed", "extra", "single", "form", "qualified")
 TELLING_MIN = 0.45  # parts of less weight (titles, particles) neither oppose nor add anything
 _OPPOSED_MIN = 0.5  # two numbers do not oppose each other: funds and ships of one owner
+_INITIALS = frozenset({"initial", "initials"})
 _LETTERS_MAX = 4
 _EXTRA_MAX = 4.0
 
 
 class Scheme(msgspec.Struct, frozen=True):
-    """One version of the scoring: the logit of two equal names, and what each factor takes from it per unit."""
+    """One version of the scoring: the logit of two equal names, and what each factor takes from it per
+    unit."""
 
     version: str
     base: float
@@ -53,7 +55,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Logit of equal names and the cost of each factor, from `python bench/screening.py --fit`.
-SCHEME = Scheme("names-1", 3.661, (6.7076, 1.1458, 0.7442, 6.1129, 0.8101, 1.8184, 2.1879, 5.5071))
+SCHEME = Scheme("names-1", 3.748, (5.8829, 1.2274, 0.7558, 6.1939, 0.8352, 1.845, 2.2365, 5.6679))
 
 # Declared evidence, in log-odds. Being wrong about a birth date is rarer than two people sharing a name.
 BORN_SAME_DAY = 1.5
@@ -78,7 +80,10 @@ def measure(a: Name, b: Name, found: Alignment, kind: Kind = "unknown") -> tuple
         return (1.0, float(_LETTERS_MAX), 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     loss = 0.0
     letters = 0
+    anchored = kind == "organisation"  # organisations are known by their initials alone, people are not
     for link in found.links:
+        if link.how not in _INITIALS and link.weight >= TELLING_MIN:
+            anchored = True
         if link.similarity < 1.0:
             weight = link.weight
             loss += weight * (1.0 - link.similarity)
@@ -95,7 +100,7 @@ def measure(a: Name, b: Name, found: Alignment, kind: Kind = "unknown") -> tuple
         loss / total,
         float(min(letters, _LETTERS_MAX)),
         conflict / total,
-        1.0 if conflict >= TELLING_MIN and max(left, right) >= _OPPOSED_MIN else 0.0,
+        1.0 if not anchored or (conflict >= TELLING_MIN and max(left, right) >= _OPPOSED_MIN) else 0.0,
         min(extra, _EXTRA_MAX),
         single,
         1.0 if a.forms and b.forms and a.forms.isdisjoint(b.forms) else 0.0,
@@ -118,6 +123,11 @@ def score(a: Name, b: Name, kind: Kind = "unknown") -> float:
     return logistic(logit(measure(a, b, align(a, b), kind)))
 
 
+def odds(a: Name, b: Name, kind: Kind, evidence: Sequence[Factor]) -> float:
+    """The log-odds of two names and of what else is known."""
+    return logit(measure(a, b, align(a, b), kind)) + sum([f.effect for f in evidence])
+
+
 def compare(a: Name, b: Name, kind: Kind = "unknown", evidence: Sequence[Factor] = ()) -> Comparison:
     """The score of two names and of what else is known, with what it rests on."""
     found = align(a, b)
@@ -127,9 +137,10 @@ def compare(a: Name, b: Name, kind: Kind = "unknown", evidence: Sequence[Factor]
         for name, value, cost in zip(FACTORS, values, SCHEME.costs, strict=True)
         if value
     ]
-    odds = logit(values) + sum(f.effect for f in evidence)
+    total = logit(values) + sum([f.effect for f in evidence])
     return Comparison(
-        score=logistic(odds), scheme=SCHEME.version, links=found.links, only_left=found.left, only_right=found.right,
+        score=logistic(total), scheme=SCHEME.version, links=found.links,
+        only_left=found.left, only_right=found.right,
         factors=(Factor("base", 1.0, SCHEME.base, "two names without any difference"), *factors, *evidence),
     )  # fmt: skip
 
@@ -141,6 +152,8 @@ def _words(factor: str, found: Alignment, value: float) -> str:
             return f"{value:.0%} of the name is spelled differently"
         case "letters":
             return f"{value:.0f}{' or more' if value >= _LETTERS_MAX else ''} letters to change in one part"
+        case "opposed" if not only:
+            return "nothing but initials agrees"
         case "unmatched" | "opposed":
             return f"parts that stand for nothing in the other name: {only}"
         case "extra" | "qualified":
