@@ -84,7 +84,7 @@ class Rig:
             asyncio.get_running_loop().remove_reader(evidence._syncer.eventfd)
         evidence._syncer = Instant()
         self.clients, self.wires, self.upstreams = [], [], []
-        pool = self.worker.world.replicas["m1"].pool
+        self.pool = pool = self.worker.world.replicas["m1"].pool
         for _ in range(CONNECTIONS):
             wire, client = Wire(), ClientConnection(self.worker, inner=False)
             client.connection_made(wire)
@@ -121,6 +121,7 @@ class Rig:
         before = self.wires[0].taken
         for client in self.clients:
             client.data_received(self.request)
+        self.pool._depart()
         for piece in self.answers:
             for upstream in self.upstreams:
                 upstream.data_received(piece)

@@ -61,7 +61,7 @@ class Connection:
     fresh = True
     answered = False
 
-    def send(self, head: bytes, sink: Exchange, body: bytes) -> None:
+    def ask(self, head: bytes, body: bytes, sink: Exchange) -> None:
         self.sink = sink
 
     def close(self) -> None: ...

@@ -158,7 +158,7 @@ class Exchange:
         self._upstream = connection
         client.deadline = self._worker.now() + _FIRST_BYTE_S
         head = b"%b%d\r\n\r\n" % (self._terms.route.request_line, len(body))
-        connection.send(head, self, body)
+        connection.ask(head, body, self)
 
     def _candidates(self) -> Sequence[Replica]:
         """The plan's candidates, less those that the rules of this moment no longer allow."""

@@ -35,11 +35,12 @@ class Sink(Protocol):
 class Pool:
     """The idle connections to one socket, most recently used first."""
 
-    __slots__ = ("_closed", "_connecting", "_free", "path")
+    __slots__ = ("_closed", "_connecting", "_departing", "_free", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._free: list[Upstream] = []
+        self._departing: list[tuple[Upstream, Sink, bytes, bytes]] = []
         self._connecting: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -63,6 +64,26 @@ class Pool:
             done(None)
         else:
             done(connection)
+
+    def depart(self, connection: Upstream, sink: Sink, head: bytes, body: bytes) -> None:
+        """Sends a whole request at the end of this turn of the loop, together with the others of the turn.
+
+        Written one by one as they are read, each would find the replica asleep again, and waking a process
+        on another core costs more than the write: at eight connections a seventh of what an exchange costs.
+        """
+        if not self._departing:
+            asyncio.get_running_loop().call_soon(self._depart)
+        self._departing.append((connection, sink, head, body))
+
+    def _depart(self) -> None:
+        departing, self._departing = self._departing, []
+        for connection, sink, head, body in departing:
+            if connection.sink is not sink:
+                continue  # it has been cancelled, or the connection lost
+            if len(body) < _JOINED_BYTES_MAX:
+                connection.write(head + body)
+            else:
+                connection.write(head, body)
 
     def give_back(self, connection: Upstream) -> None:
         if not self._closed and len(self._free) < limits.ENGINE_POOL_IDLE_MAX:
@@ -147,19 +168,26 @@ class Upstream(asyncio.Protocol):
 
     # --- towards the replica ---
 
-    def send(self, head: bytes, sink: Sink, body: bytes = b"", *, to_head: bool = False) -> None:
-        """Starts an exchange with the request's head and as much of its body as there is."""
+    def ask(self, head: bytes, body: bytes, sink: Sink) -> None:
+        """Starts an exchange with a whole request."""
+        self.sink = sink
+        self.answered = False
+        self._to_head = False
+        self._pool.depart(self, sink, head, body)
+
+    def send(self, data: bytes, sink: Sink, *, to_head: bool = False) -> None:
+        """Starts an exchange with the request's head and as much of its body as there is; `write` goes on."""
         self.sink = sink
         self.answered = False
         self._to_head = to_head
-        if len(body) < _JOINED_BYTES_MAX:
-            self.write(head + body)
-        elif self._transport is not None:
-            self._transport.writelines((head, body))
+        self.write(data)
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         if self._transport is not None:
-            self._transport.write(data)
+            if len(pieces) == 1:
+                self._transport.write(pieces[0])
+            else:
+                self._transport.writelines(pieces)
 
     def pause(self) -> None:
         if self._transport is not None:
