@@ -33,7 +33,6 @@ bench: $(VENV)/dev.stamp system-run system-bench ## Print the tables that the do
 
 soak: $(VENV)/dev.stamp system-run ## Long runs: memory, file descriptors, crashes
 	$(BIN)/python bench/soak_front.py
-	$(BIN)/pytest -m soak
 
 fmt: $(VENV)/dev.stamp ## Format and fix what can be fixed by itself
 	$(BIN)/ruff check --fix .
