@@ -76,9 +76,10 @@ def compare(p: Part, q: Part, *, abjad: bool) -> tuple[float, How, int]:
             return DIMINUTIVE, "diminutive", 0
         if abjad:
             c, d = names.skeleton(a), names.skeleton(b)
-            unwritten = CONSONANTS * (1.0 - _osa(c, d) / max(len(c), len(d)))
+            missing = _osa(c, d)  # vowels that a script does not write are no edits
+            unwritten = CONSONANTS * (1.0 - missing / max(len(c), len(d)))
             if unwritten > best:
-                return unwritten, "consonants", edits
+                return unwritten, "consonants", missing
     return best, how, edits
 
 
