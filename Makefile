@@ -9,7 +9,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the node uses, and what only its tests and benchmarks use.
 SYSTEM_RUN  := python3-venv bubblewrap tesseract-ocr tesseract-ocr-osd tesseract-ocr-fra tesseract-ocr-deu \
                tesseract-ocr-spa tesseract-ocr-ita tesseract-ocr-nld tesseract-ocr-por tesseract-ocr-pol \
-               tesseract-ocr-ell tesseract-ocr-bul fonts-dejavu-core fonts-liberation
+               tesseract-ocr-ell tesseract-ocr-bul fonts-dejavu-core fonts-liberation fonts-ocr-b
 SYSTEM_TEST := postgresql golang-go chromium iproute2
 SYSTEM_BENCH := nginx-light wrk
 

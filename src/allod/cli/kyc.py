@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from allod.cli import kyc_screen
+from allod.cli import kyc_documents, kyc_screen
 from allod.cli.parser import Verbs
 
 
 def register(verbs: Verbs) -> None:
-    under = verbs.group("kyc", "know your customer: screening against official lists, on this machine only")
+    what = "know your customer: documents, identifiers and official lists, on this machine only"
+    under = verbs.group("kyc", what)
     kyc_screen.register(under)
+    kyc_documents.register(under)

@@ -97,7 +97,13 @@ def _name(texts: Sequence[str], _today: date) -> bool:
 
 
 def holds(text: str, digit: str) -> bool:
-    return digit.isdigit() and check_digit(text) == int(digit)
+    """Whether `digit` is the check digit of `text`; of what holds unread places, none is."""
+    return (
+        digit != ""
+        and digit in DIGITS
+        and all(c in ALPHABET for c in text)
+        and check_digit(text) == int(digit)
+    )
 
 
 def _number(texts: Sequence[str], _today: date) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pycountry
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from allod.clock import ManualClock
 from allod.errors import Unprocessable
@@ -161,3 +163,18 @@ def test_lost_fillers_are_added_but_the_name_stays_doubtful() -> None:
 )
 def test_where_there_is_no_zone_none_is_found(text: str) -> None:
     assert find(text, CLOCK) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.sampled_from([TD1_SAMPLE, TD2_SAMPLE, TD3_SAMPLE, VISA_SAMPLE]))
+def test_whatever_stands_in_the_lines_is_judged_and_breaks_nothing(
+    data: st.DataObject, sample: tuple[str, ...]
+) -> None:
+    lines = []
+    for line in sample:
+        at = data.draw(st.integers(0, len(line) - 1))
+        noise = data.draw(st.text(alphabet="?<0OK٣é \x00", max_size=len(line) - at))
+        lines.append(line[:at] + noise + line[at + len(noise) :])
+    found = mrz.read(lines, CLOCK)
+    assert tuple(found.read) == tuple(lines)
+    find("\n".join(lines), CLOCK)
