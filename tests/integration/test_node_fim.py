@@ -14,7 +14,9 @@ from running_node import ALLOD, RunningNode, running_node
 
 from allod.models import store
 from allod.models.fim import FimForm
+from allod.models.papers import sealing
 from allod.models.testmodel import build as testmodel
+from allod.models.trust import KEY_NAME
 
 FILLER = "filler"
 
@@ -23,8 +25,9 @@ FILLER = "filler"
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     home = tmp_path_factory.mktemp("node") / "home"
     subprocess.run([*ALLOD, "init", "--home", str(home)], check=True, capture_output=True)
-    plain = testmodel.build(home / "models")
-    _declared(plain, home / "models")
+    key = home / "keys" / KEY_NAME
+    plain = testmodel.build(home / "models", key=key)
+    _declared(plain, home / "models", key)
     config = home / "allod.toml"
     services = "".join(
         f'\n[[service]]\nmodel = "{name}"\nengine = "llm"\ncontext_tokens = 512\nparallel = 1\nthreads = 1\n'
@@ -36,14 +39,14 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
         yield running
 
 
-def _declared(plain: Path, models: Path) -> None:
+def _declared(plain: Path, models: Path, key: Path) -> None:
     """The same weights under another name, whose manifest says how gaps are marked."""
     manifest = msgspec.structs.replace(
         store.load(plain),
         name=FILLER,
         fim=FimForm(prefix="[PREFIX]", suffix="[SUFFIX]", suffix_first=True),
     )
-    store.place(models, manifest, {name: plain / name for name in manifest.files})
+    store.place(models, manifest, {name: plain / name for name in manifest.files}, seal=sealing(key))
 
 
 def test_a_model_with_markers_fills_a_gap_and_one_without_refuses_the_suffix(node: RunningNode) -> None:
