@@ -29,11 +29,14 @@ _SKELETON_MIN = 3
 _ALIKE_MIN = 0.62  # parts less alike than this are no reason to look at a name
 _CANDIDATES_MAX = 10
 _COVERED_MIN = 0.55  # of the shorter name, by weight: less is opposed and scores below every threshold
-_ALIKE_KEPT_MAX = 200_000  # asked parts remembered with what they are like
+_ALIKE_KEPT_MAX = 100_000  # asked parts remembered with what they are like
 
 
 Weights = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int32]
+
+_TWO_PARTS = 2.0  # what two parts written as one word cover
+_ONE = np.ones(1, dtype=np.float32)
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -61,7 +64,7 @@ class Index:
             self._add(Listed(e, w, weighed, sum(p.weight for p in weighed.parts)), names_of)
         self._weights = np.array([x.weight for x in self.listed], dtype=np.float32)
         self._names_of = {text: np.array(found, dtype=np.int32) for text, found in names_of.items()}
-        self._alike: dict[str, list[tuple[float, Numbers]]] = {}
+        self._alike: dict[str, tuple[Numbers, Weights]] = {}
 
     @cached_property
     def _near(self) -> dict[str, tuple[str, ...]]:
@@ -95,40 +98,40 @@ class Index:
     def candidates(self, name: Name) -> list[Listed]:
         """The listed names worth comparing with, the likeliest first. `name` is weighed."""
         parts = [p for p in name.parts if p.role != "title"]
-        covered = np.zeros(len(self.listed), dtype=np.float32)
-        for part in parts:
-            self._cover(covered, part.weight, self._like(part, abjad=name.abjad))
-        for text in _joined(parts):
-            if text in self._names_of:
-                self._cover(covered, 2.0, [(1.0, self._names_of[text])])
-        asked = sum([p.weight for p in name.parts])
-        enough = np.flatnonzero(covered >= _COVERED_MIN * np.minimum(self._weights, asked))
-        if len(enough) == 0:
+        groups = [(part.weight, *self._like(part, abjad=name.abjad)) for part in parts]
+        known = self._names_of
+        groups += [(_TWO_PARTS, known[text], _ONE) for text in _joined(parts) if text in known]
+        if not groups:
             return []
-        share = covered[enough] / (self._weights[enough] + asked)
+        covered = np.zeros(len(self.listed), dtype=np.float32)
+        for weight, numbers, similarities in groups:
+            covered[numbers] += weight * similarities
+        asked = sum([p.weight for p in name.parts])
+        touched = np.concatenate([numbers for _, numbers, _ in groups])
+        enough = covered[touched] >= _COVERED_MIN * np.minimum(self._weights[touched], asked)
+        found = np.unique(touched[enough])
+        if len(found) == 0:
+            return []
+        share = covered[found] / (self._weights[found] + asked)
         order = np.argsort(-share, kind="stable")[:_CANDIDATES_MAX]
-        return [self.listed[number] for number in enough[order].tolist()]
+        return [self.listed[number] for number in found[order].tolist()]
 
-    def _cover(self, covered: Weights, weight: float, alike: list[tuple[float, Numbers]]) -> None:
-        """Adds to every name what its part that is most like the asked one covers."""
-        if len(alike) == 1:
-            similarity, numbers = alike[0]
-            covered[numbers] += weight * similarity
-        elif alike:
-            reached = np.zeros(len(covered), dtype=np.float32)
-            for similarity, numbers in alike:  # ascending: the most alike is written last
-                reached[numbers] = similarity
-            covered += weight * reached
-
-    def _like(self, part: Part, *, abjad: bool) -> list[tuple[float, Numbers]]:
+    def _like(self, part: Part, *, abjad: bool) -> tuple[Numbers, Weights]:
+        """The names that have a part like this one, and how like it the best of theirs is."""
         key = f"{part.text}~" if abjad else part.text
         known = self._alike.get(key)
         if known is None:
             if len(self._alike) >= _ALIKE_KEPT_MAX:
                 self._alike.clear()
-            found = sorted(self._found(part, abjad=abjad).items(), key=lambda item: (item[1], item[0]))
-            known = self._alike[key] = [(similarity, self._names_of[text]) for text, similarity in found]
+            known = self._alike[key] = self._merged(self._found(part, abjad=abjad))
         return known
+
+    def _merged(self, alike: dict[str, float]) -> tuple[Numbers, Weights]:
+        best: dict[int, float] = {}
+        for text in sorted(alike, key=alike.__getitem__):  # ascending: the most alike is written last
+            best.update(dict.fromkeys(self._names_of[text].tolist(), alike[text]))
+        numbers = np.fromiter(best.keys(), dtype=np.int32, count=len(best))
+        return numbers, np.fromiter(best.values(), dtype=np.float32, count=len(best))
 
     def _found(self, part: Part, *, abjad: bool) -> dict[str, float]:
         """Listed parts that are like the asked one, by letters, sound or, across scripts, consonants

@@ -65,6 +65,7 @@ BORN_OTHER = -3.0
 COUNTRY_SAME = 0.5
 COUNTRY_OTHER = -0.5  # people have moved and have several nationalities
 KIND_OTHER = -3.0
+WEAK_NAME = -1.5  # what lists themselves call weak: nicknames and single words that many people answer to
 
 
 def measure(a: Name, b: Name, found: Alignment, kind: Kind = "unknown") -> tuple[float, ...]:
@@ -198,6 +199,11 @@ def country(asked: str, listed: Sequence[str]) -> Factor | None:
     return Factor(
         "country", 1.0, COUNTRY_OTHER, f"{asked} is not among the listed countries ({', '.join(listed)})"
     )
+
+
+def weak() -> Factor:
+    """What it says that the listed name is a weak one."""
+    return Factor("weak", 1.0, WEAK_NAME, "the list itself calls this name a weak one")
 
 
 def kinds(asked: Kind, listed: Kind) -> Factor | None:

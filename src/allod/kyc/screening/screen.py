@@ -67,11 +67,13 @@ class Screener:
             entity = self._entities[one.entity]
             if one.entity not in known:
                 known[one.entity] = _evidence(question, entity)
-            odds = score.odds(asked, one.name, entity.kind, known[one.entity])
-            value = score.logistic(odds)
+            evidence = known[one.entity]
+            if entity.names[one.which].kind == "weak":
+                evidence = [*evidence, score.weak()]
+            value = score.logistic(score.odds(asked, one.name, entity.kind, evidence))
             before = best.get(one.entity)
             if value >= threshold and (before is None or value > before[0]):
-                best[one.entity] = (value, one, known[one.entity])
+                best[one.entity] = (value, one, evidence)
         found = [self._match(asked, one, evidence) for _, one, evidence in best.values()]
         return sorted(found, key=lambda m: (-m.score, m.entity.list, m.entity.id))
 
