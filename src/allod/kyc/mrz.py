@@ -146,7 +146,8 @@ def _fields(layout: Layout, solved: Solved, solution: Solution, today: date) -> 
         if slot.name.endswith("_check") and slot.name != "composite_check":
             continue
         in_composite = (slot.line, slot.start) in covered
-        backed = solved.unit.backed_by + (("composite digit",) if in_composite and solution.composite else ())
+        own = tuple(b for b in solved.unit.backed_by if b != "check digit" or _has_own_digit(slot, solved))
+        backed = own + (("composite digit",) if in_composite and solution.composite else ())
         for name, values in _decoded(slot, n, solved.readings or (solved.as_read,), today).items():
             status, reason = _judged(slot, n, solved, values)
             if solution.composite is False and (in_composite or slot.name == "composite_check"):
@@ -231,6 +232,11 @@ def _remark(slot: Slot, text: str, today: date, backed: tuple[str, ...]) -> str:
 
 def _covered(slot: Slot, backed: tuple[str, ...]) -> bool:
     return "check digit" in backed or "composite digit" in backed or slot.name == "composite_check"
+
+
+def _has_own_digit(slot: Slot, solved: Solved) -> bool:
+    """Optional data beside a document number are covered only where the number runs over into them."""
+    return not (slot.name == "optional" and len(solved.unit.slots) == 3 and solved.as_read[1] != FILLER)
 
 
 def _date(name: str, text: str, today: date) -> dates.Dated:

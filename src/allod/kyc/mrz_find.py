@@ -50,7 +50,8 @@ def find(text: str, clock: Clock) -> mrz.Mrz | None:
 
 def _plausible(found: mrz.Mrz) -> bool:
     invalid, _, _ = mrz.burden(found)
-    holding = sum(f.status != "invalid" for f in found.fields if "check digit" in f.backed_by)
+    stated = [f for f in found.fields if f.value or f.candidates]  # fillers fit every check digit
+    holding = sum(f.status != "invalid" for f in stated if "check digit" in f.backed_by)
     return invalid <= _INVALID_MAX and holding >= _HOLDING_MIN
 
 
@@ -93,20 +94,26 @@ def _fitted(row: str, length: int) -> list[str]:
 
 
 def _with_doubts(found: mrz.Mrz, added: dict[int, int]) -> mrz.Mrz:
-    """Says of every value on a line of the wrong length what that means for it."""
+    """Says what a line of the wrong length means: what two check digits confirm unchanged still stands.
+
+    A repair on top would be a second guess, and two guesses together can be made to fit anything.
+    """
     if not added:
         return found
     fields = []
+    composite = any(f.name == "composite_check" and f.status == "valid" for f in found.fields)
     for f in found.fields:
-        n = added.get(f.line)
-        if n is not None and f.status == "valid":
-            way = f"{n} fillers were added to" if n > 0 else f"{-n} fillers were taken from"
-            checked = "check digit" in f.backed_by or "composite digit" in f.backed_by
-            status: mrz.Status = "repaired" if checked else "doubtful"
-            f = msgspec.structs.replace(f, status=status, reason=f"{way} its line")
-        elif n is not None and f.status == "repaired" and f.name in ("surname", "given_names"):
-            f = msgspec.structs.replace(
-                f, status="doubtful", reason=f"{f.reason}; its line had the wrong length"
-            )
+        n = added.get(f.line, 0)
+        way = f"{n} fillers were added to its line" if n > 0 else f"{-n} fillers were taken from its line"
+        own_digit = "check digit" in f.backed_by
+        status: mrz.Status = f.status
+        if n and f.status in ("valid", "repaired"):
+            status = "repaired" if f.status == "valid" and own_digit and composite else "doubtful"
+        elif f.status == "repaired" and not own_digit:
+            status, way = "doubtful", "another line had the wrong length"
+        if status != f.status:
+            reason = f"{f.reason}; {way}" if f.reason else way
+            candidates = (f.value,) if status == "doubtful" and f.value else f.candidates
+            f = msgspec.structs.replace(f, status=status, reason=reason, candidates=candidates)
         fields.append(f)
     return msgspec.structs.replace(found, fields=tuple(fields))
