@@ -133,11 +133,17 @@ def test_kill_9_under_load_loses_nothing_and_opens_nothing(node: RunningNode, mo
             if module == "allod.engines.ocr":
                 assert _kill_replica(node)
             else:
-                assert node.kill(module=module)
+                _eventually(lambda: node.kill(module=module))  # it may still be starting after the last one
         load.wait_for(12)
-    _eventually(lambda: node.cli("status", ok=False).get("ready"))
+    _eventually(lambda: _settled(node))
     assert load.refused, "the forbidden place was never asked for"
     _prove(load)
+
+
+def _settled(node: RunningNode) -> bool:
+    """Ready, and every durable receipt has its place."""
+    status = node.cli("status", ok=False)
+    return bool(status.get("ready")) and status["spooled"] == 0
 
 
 def _kill_replica(node: RunningNode) -> bool:
