@@ -30,6 +30,7 @@ from allod.kyc.screening.screen import Question, Screener
 
 LISTED = 25_000
 SEEDS = range(10)
+ROUND = 1_000
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RECALLS = (0.8, 0.85, 0.9, 0.95)
 KINDS: dict[str, Kind] = {
@@ -152,6 +153,16 @@ def timed(action: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.process_time() - began
 
 
+def rates(screener: Screener, questions: list[Question]) -> dict[str, int]:
+    """Names a second in rounds of new names; other work on the machine shows between median and best."""
+    found = []
+    for at in range(0, len(questions), ROUND):
+        some = questions[at : at + ROUND]
+        _, seconds = timed(lambda some=some: [screener.screen(q) for q in some])  # type: ignore[misc]
+        found.append(len(some) / seconds)
+    return {"median": round(statistics.median(found)), "best": round(max(found))}
+
+
 def screening(entities: list[Entity], count: int, draw: random.Random) -> dict[str, Any]:
     screener, building = timed(lambda: Screener(entities))
     _, first = timed(lambda: screener.screen(Question(name="Erika Mustermann")))
@@ -168,8 +179,8 @@ def screening(entities: list[Entity], count: int, draw: random.Random) -> dict[s
         found = screener.screen(asked(name, entity), threshold=low)
         return max((m.score for m in found if entity is None or m.entity is entity), default=0.0)
 
-    _, clean_s = timed(lambda: [screener.screen(asked(name)) for name in clean])
-    _, wrong_s = timed(lambda: [screener.screen(asked(name, e)) for e, name in wrong])
+    clean_rates = rates(screener, [asked(name) for name in clean])
+    wrong_rates = rates(screener, [asked(name, e) for e, name in wrong])
     alarms = [best(name) for name in clean]
     hits = [best(name, e) for e, name in wrong]
     rows = [
@@ -184,8 +195,8 @@ def screening(entities: list[Entity], count: int, draw: random.Random) -> dict[s
         "listed_names": screener.names,
         "customers": count,
         "build_s": round(building + first, 2),
-        "names_per_s": round(count / clean_s),
-        "names_per_s_listed_with_mistakes": round(len(hits) / wrong_s),
+        "names_per_s": clean_rates,
+        "names_per_s_listed_with_mistakes": wrong_rates,
         "curve": rows,
     }
 

@@ -30,7 +30,7 @@ _JOIN_MIN = 0.8
 _osa = OSA.distance
 
 
-class Link(msgspec.Struct, frozen=True):
+class Link(msgspec.Struct, frozen=True, gc=False):
     """Parts of the left name that stand for parts of the right one. `similarity` is 0..1."""
 
     left: tuple[Part, ...]
@@ -44,7 +44,7 @@ class Link(msgspec.Struct, frozen=True):
         return max(sum(p.weight for p in self.left), sum(p.weight for p in self.right))
 
 
-class Alignment(msgspec.Struct, frozen=True):
+class Alignment(msgspec.Struct, frozen=True, gc=False):
     """The links, and what is left over on either side."""
 
     links: tuple[Link, ...]

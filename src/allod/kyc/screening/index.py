@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,7 +27,7 @@ RARITY = 0.3  # the commonest part of a name weighs this much less than the rare
 _SKELETON_MIN = 3
 _ALIKE_MIN = 0.62  # parts less alike than this are no reason to look at a name
 _CANDIDATES_MAX = 10
-_COVERED_MIN = 0.55  # of the shorter name, by weight: less is opposed and scores below every threshold
+_COVERED_MIN = 0.6  # of the shorter name, by weight: less is opposed and scores below every threshold
 _ALIKE_KEPT_MAX = 100_000  # asked parts remembered with what they are like
 
 
@@ -39,7 +38,7 @@ _TWO_PARTS = 2.0  # what two parts written as one word cover
 _ONE = np.ones(1, dtype=np.float32)
 
 
-class Listed(msgspec.Struct, frozen=True):
+class Listed(msgspec.Struct, frozen=True, gc=False):
     """One comparable name: which entity (by position) and which of its names."""
 
     entity: int
@@ -139,26 +138,29 @@ class Index:
         asked = part.text
         if len(asked) == 1:
             return {asked: 1.0} if asked in self._names_of else {}
-        texts: set[str] = set()
+        near: set[str] = set()
         for key in _keys(asked):
-            texts.update(self._near.get(key, ()))
-        heard = {text: self._heard[text] for text in texts}
-        found = {text: s for _, s, text in _extract(part.sound, heard, 1 / align.SOUND_SHARE)}
-        found = {text: s * align.SOUND_SHARE for text, s in found.items()}
-        for text, similarity, _ in _extract(asked, list(texts), 1.0):
+            near.update(self._near.get(key, ()))
+        texts = list(near)
+        heard = list(map(self._heard.__getitem__, texts))
+        found = {
+            texts[at]: similarity * align.SOUND_SHARE
+            for _, similarity, at in _extract(part.sound, heard, 1 / align.SOUND_SHARE)
+        }
+        for text, similarity, _ in _extract(asked, texts, 1.0):
             found[text] = max(similarity, found.get(text, 0.0))
         if asked in words.DIMINUTIVES:
-            for text in words.DIMINUTIVES.keys() & texts:
+            for text in words.DIMINUTIVES.keys() & near:
                 if words.DIMINUTIVES[text] & words.DIMINUTIVES[asked]:
                     found[text] = max(align.DIMINUTIVE, found.get(text, 0.0))
         if abjad:
-            bones = {text: names.skeleton(text) for text in texts}
-            for _, similarity, text in _extract(names.skeleton(asked), bones, 1 / align.CONSONANTS):
-                found[text] = max(similarity * align.CONSONANTS, found.get(text, 0.0))
+            bones = [names.skeleton(text) for text in texts]
+            for _, similarity, at in _extract(names.skeleton(asked), bones, 1 / align.CONSONANTS):
+                found[texts[at]] = max(similarity * align.CONSONANTS, found.get(texts[at], 0.0))
         return found
 
 
-def _extract(asked: str, choices: Any, scale: float) -> list[tuple[str, float, Any]]:
+def _extract(asked: str, choices: list[str], scale: float) -> list[tuple[str, float, int]]:
     return process.extract(
         asked, choices, scorer=OSA.normalized_similarity, score_cutoff=_ALIKE_MIN * scale, limit=None
     )

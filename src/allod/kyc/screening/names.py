@@ -46,7 +46,7 @@ _LETTERS = str.maketrans("qgcwvzyjou", "kkkvvsiiuu")
 _DOUBLED = re.compile(r"(.)\1+")
 
 
-class Part(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """One part: `text` in ASCII, `sound` for transliteration variants, `role` name, generic, number or
     title."""
 
@@ -56,7 +56,7 @@ class Part(msgspec.Struct, frozen=True):
     weight: float
 
 
-class Name(msgspec.Struct, frozen=True):
+class Name(msgspec.Struct, frozen=True, gc=False):
     """A comparable name without its legal forms, which stand apart. `abjad` where it was written
     without vowels (Arabic, Hebrew)."""
 

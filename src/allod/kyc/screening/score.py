@@ -34,7 +34,7 @@ class Scheme(msgspec.Struct, frozen=True):
     costs: tuple[float, ...]  # in the order of FACTORS
 
 
-class Factor(msgspec.Struct, frozen=True):
+class Factor(msgspec.Struct, frozen=True, gc=False):
     """How much one observation moved the score: `effect` in units of log-odds, negative against a match."""
 
     name: str
