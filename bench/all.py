@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ALL = ("ledger.py", "front.py", "ocr.py", "models.py")
+ALL = ("ledger.py", "front.py", "ocr.py", "models.py", "screening.py", "mrz.py")
 
 
 def main() -> int:

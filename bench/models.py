@@ -3,8 +3,8 @@
 `python bench/models.py [GIB]` writes a safetensors model of that size (default 5) beside where it is pulled
 to, and prints the processor time of `sha256sum` plus `cp`, of `allod models add` (a whole command: reads,
 hashes, copies, examines, signs, shows), and of adding it again. The page cache is warm for all of them;
-rounds are interleaved and the median is taken. The ratio is what has to stay under 1.3; starting the command costs
-0.4 s, which a small model shows and a large one does not.
+rounds are interleaved and the median is taken. The ratio is what has to stay under 1.3; starting the
+command costs 0.4 s, which a small model shows and a large one does not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Know your customer, inside the owner's walls: identity documents, identifiers and screening against official lists.
+"""Know your customer, inside the owner's walls: identity documents, identifiers, screening against lists.
 
-Guarantees: nothing here opens a connection; what is checked and what it is checked against stay on this machine.
+Guarantees: nothing here opens a connection; what is checked, and against what, stays on this machine.
 """
