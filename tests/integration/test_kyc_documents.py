@@ -70,7 +70,6 @@ def test_the_engine_reads_the_zone_of_a_small_picture(replica: Replica, form: Fo
     assert judged(text, form, seed).lines == zone(invented(seed), form)
 
 
-@pytest.mark.xfail(reason="the engine takes rows of fillers for a script it cannot read", strict=False)
 def test_the_engine_reads_a_whole_page(replica: Replica) -> None:
     text = replica.markdown(png(worn(picture(invented(1), "TD3"), WEAR["scan"], 1)))
     assert judged(text, "TD3", 1).lines == zone(invented(1), "TD3")

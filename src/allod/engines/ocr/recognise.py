@@ -108,6 +108,8 @@ def _recognised(sheet: Sheet, settings: Settings) -> _Seen:
     image = sheet.image if lit else flattened(sheet.image)
     lead = _lead(tesseract.orientation(image, dpi=sheet.dpi), settings.languages)
     rotation, upright, first = _first_reading(image, sheet.dpi, lead, lit=lit)
+    if lead.suspected and _has_zone(first):
+        lead = msgspec.structs.replace(lead, script="", foreign=False, suspected="")
     tried = [first]
     rapidocr = settings.rapidocr and not lead.foreign
     while (step := next_step(tried, script=lead.script, rapidocr=rapidocr)) != "accept":
@@ -138,6 +140,11 @@ def _lead(seen: tesseract.Orientation, languages: tuple[str, ...]) -> _Lead:
     everything = tuple(dict.fromkeys((*likely, *everything)))  # Tesseract prefers the first
     suspected = "" if tesseract.for_script(languages, seen.script) else seen.script
     return _Lead(script, tuple(dict.fromkeys(rotations)), everything, likely, foreign, suspected)
+
+
+def _has_zone(reading: Reading) -> bool:
+    """Whether rows of `<` were read, as on identity documents: OSD takes them for Bengali or Greek."""
+    return any("<<<" in word.text for word in reading.words)
 
 
 def _first_reading(
