@@ -68,7 +68,8 @@ def read(image: Image.Image) -> tuple[Block, ...]:
 
 @cache
 def _engine() -> Any:
-    os.environ.update(TELEMETRY_OFF)  # read by onnxruntime at import
+    # Read by onnxruntime at import. A worker has set the others; who else reads a page keeps theirs.
+    os.environ["ORT_DISABLE_TELEMETRY"] = TELEMETRY_OFF["ORT_DISABLE_TELEMETRY"]
     from rapidocr import RapidOCR
 
     return RapidOCR(params=_SETTINGS)
