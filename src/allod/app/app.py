@@ -204,11 +204,9 @@ class App:
             rules = await asyncio.to_thread(_read_rules, config, self._home)
         except AllodError as e:
             self._rules_failure = e
-            if self._rules is None and self._snapshot is None:
+            if self._rules is not None or self._snapshot is None:
                 raise
-            if self._rules is not None:
-                raise
-            return self._snapshot.version if self._snapshot else 0
+            return self._snapshot.version
         self._config, self._rules, self._rules_failure = config, rules, None
         await self._supervisor.ensure(rules.plan.specs)
         return await self._publish()
@@ -249,6 +247,9 @@ class App:
         """Applies a change to the database, then waits until every front decides by it."""
         done = await asyncio.to_thread(change)
         version = await self._publish()
+        if self._database_failure is not None:
+            # It went away in between: the snapshot still has the old keys, and saying "done" would be untrue.
+            raise self._database_failure
         await self._fronts.acknowledged(version, within_s=REVOKE_WITHIN_S)
         return done
 
